@@ -1,0 +1,91 @@
+//! Log lines: to standard error, as text or JSON, filtered by `MILLRACE_LOG`.
+//!
+//! Messages are constant; values are fields, and the names of those that several parts use are here.
+
+use std::{env, io};
+
+use serde::Deserialize;
+use thiserror::Error;
+use tracing_subscriber::{
+    EnvFilter,
+    filter::ParseError,
+    layer::SubscriberExt as _,
+    util::{SubscriberInitExt as _, TryInitError},
+};
+
+/// The environment variable that holds the filter, such as `info,millrace_executor=debug`.
+pub const FILTER_VARIABLE: &str = "MILLRACE_LOG";
+
+/// Names of the fields of log lines and spans.
+pub mod field {
+    /// Term of a leadership.
+    pub const TERM: &str = "term";
+    /// Name of a workflow.
+    pub const WORKFLOW: &str = "workflow";
+    /// Id of a run.
+    pub const RUN_ID: &str = "run_id";
+    /// Name of a task.
+    pub const TASK: &str = "task";
+    /// Id of an attempt.
+    pub const ATTEMPT: &str = "attempt";
+    /// Name of an executor.
+    pub const EXECUTOR_ID: &str = "executor_id";
+    /// Number of a session.
+    pub const SESSION_ID: &str = "session_id";
+    /// Name of a pool.
+    pub const POOL: &str = "pool";
+    /// State before a change.
+    pub const STATE_FROM: &str = "state_from";
+    /// State after a change.
+    pub const STATE_TO: &str = "state_to";
+    /// An error with its causes, rendered by [`Chain`](crate::Chain).
+    pub const ERROR: &str = "error";
+}
+
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line, for collectors.
+    Json,
+}
+
+/// Why logging could not be set up.
+#[derive(Debug, Error)]
+pub enum TelemetryError {
+    /// The filter is malformed.
+    #[error("{FILTER_VARIABLE} is not a filter such as `info` or `info,millrace_executor=debug`: {filter:?}")]
+    Filter {
+        /// The filter as it stands.
+        filter: String,
+        /// What is wrong with it.
+        #[source]
+        source: ParseError,
+    },
+    /// Something set up logging before.
+    #[error("logging is set up already")]
+    Twice(#[source] TryInitError),
+}
+
+/// Sets up logging for the whole program; `default_filter` is used where `MILLRACE_LOG` is absent or empty.
+///
+/// # Errors
+/// Where the filter is malformed or logging was set up before.
+pub fn init(default_filter: &str, format: Format) -> Result<(), TelemetryError> {
+    #[expect(clippy::disallowed_methods, reason = "logging is set up before the configuration is read")]
+    let text = env::var(FILTER_VARIABLE).ok().filter(|text| !text.trim().is_empty());
+    let text = text.unwrap_or_else(|| default_filter.to_owned());
+    let filter = EnvFilter::builder()
+        .parse(&text)
+        .map_err(|source| TelemetryError::Filter { filter: text, source })?;
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    let registry = tracing_subscriber::registry().with(filter);
+    match format {
+        Format::Text => registry.with(lines.with_target(false)).try_init(),
+        Format::Json => registry.with(lines.json().flatten_event(true)).try_init(),
+    }
+    .map_err(TelemetryError::Twice)
+}

@@ -1,0 +1,451 @@
+//! A YAML or JSON document as a tree whose values know their place.
+//!
+//! The tree is built from the events of the parser without recursion, and given up at the first bound that is passed:
+//! nesting, number of values, values and bytes that aliases add. An alias shares what it refers to, so a bomb costs
+//! nothing before it is counted. Scalars are those of YAML 1.2, except that `True` and `TRUE` are texts.
+
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+    rc::Rc,
+};
+
+use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Tag};
+use serde_json::{Number, Value};
+
+use super::{
+    problem::{Problems, Span},
+    read::short,
+};
+use crate::limits::{ALIAS_VALUES_MAX, DOCUMENT_BYTES_MAX, DOCUMENT_VALUES_MAX, NESTING_MAX};
+
+/// A value and its place.
+#[derive(Debug, Clone)]
+pub(super) struct Node<'t> {
+    pub(super) span: Span,
+    pub(super) content: Content<'t>,
+    weight: Weight,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Content<'t> {
+    Null,
+    Bool(bool),
+    Number(Number),
+    Text(Cow<'t, str>),
+    List(Rc<[Node<'t>]>),
+    Map(Rc<[Entry<'t>]>),
+}
+
+/// A key with its value, in the order of the document.
+#[derive(Debug, Clone)]
+pub(super) struct Entry<'t> {
+    pub(super) key: Key<'t>,
+    pub(super) value: Node<'t>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Key<'t> {
+    pub(super) text: Cow<'t, str>,
+    pub(super) span: Span,
+    is_merge: bool,
+}
+
+/// What a value costs where it is repeated, aliases inside it expanded.
+#[derive(Debug, Clone, Copy)]
+struct Weight {
+    values: usize,
+    bytes: usize,
+    height: usize,
+}
+
+impl<'t> Node<'t> {
+    fn scalar(span: Span, content: Content<'t>) -> Self {
+        let bytes = if let Content::Text(text) = &content { text.len() } else { 8 };
+        Self { span, content, weight: Weight { values: 1, bytes, height: 0 } }
+    }
+
+    fn list(span: Span, items: Vec<Self>) -> Self {
+        let weight = Weight::around(items.iter().map(|item| (0, item.weight)));
+        Self { span, content: Content::List(items.into()), weight }
+    }
+
+    fn map(span: Span, entries: Vec<Entry<'t>>) -> Self {
+        let weight = Weight::around(entries.iter().map(|entry| (entry.key.text.len(), entry.value.weight)));
+        Self { span, content: Content::Map(entries.into()), weight }
+    }
+
+    /// Returns what stands here in words, for messages.
+    pub(super) fn kind(&self) -> &'static str {
+        match &self.content {
+            Content::Null => "nothing",
+            Content::Bool(_) => "a boolean",
+            Content::Number(_) => "a number",
+            Content::Text(_) => "a text",
+            Content::List(_) => "a list",
+            Content::Map(_) => "a map",
+        }
+    }
+
+    pub(super) fn is_null(&self) -> bool {
+        matches!(self.content, Content::Null)
+    }
+
+    pub(super) fn as_text(&self) -> Option<&str> {
+        if let Content::Text(text) = &self.content { Some(text) } else { None }
+    }
+
+    pub(super) fn as_list(&self) -> Option<&[Self]> {
+        if let Content::List(items) = &self.content { Some(items) } else { None }
+    }
+
+    pub(super) fn as_map(&self) -> Option<&[Entry<'t>]> {
+        if let Content::Map(entries) = &self.content { Some(entries) } else { None }
+    }
+
+    pub(super) fn to_json(&self) -> Value {
+        match &self.content {
+            Content::Null => Value::Null,
+            Content::Bool(truth) => Value::Bool(*truth),
+            Content::Number(number) => Value::Number(number.clone()),
+            Content::Text(text) => Value::String(text.clone().into_owned()),
+            Content::List(items) => items.iter().map(Self::to_json).collect(),
+            Content::Map(entries) => {
+                let pairs = entries.iter().map(|e| (e.key.text.clone().into_owned(), e.value.to_json()));
+                Value::Object(pairs.collect())
+            }
+        }
+    }
+}
+
+impl Weight {
+    fn around(parts: impl Iterator<Item = (usize, Self)>) -> Self {
+        parts.fold(Self { values: 1, bytes: 0, height: 0 }, |sum, (key, part)| Self {
+            values: sum.values + part.values,
+            bytes: sum.bytes + key + part.bytes,
+            height: sum.height.max(part.height + 1),
+        })
+    }
+}
+
+/// The document was given up; the reason is among the problems.
+#[derive(Debug)]
+struct GivenUp;
+
+/// Reads the one value of a document; `None` where the problems say why not.
+pub(super) fn read<'t>(text: &'t str, problems: &mut Problems<'t>) -> Option<Node<'t>> {
+    if text.len() > DOCUMENT_BYTES_MAX {
+        let message = format!("the document has {} bytes, at most {DOCUMENT_BYTES_MAX} are read", text.len());
+        problems.add(Span::default(), message);
+        return None;
+    }
+    let mut builder = Builder {
+        problems,
+        open: Vec::new(),
+        root: None,
+        anchors: HashMap::new(),
+        documents: 0,
+        values: 0,
+        alias_values: 0,
+        alias_bytes: 0,
+    };
+    builder.run(text).ok()?;
+    let root = builder.root;
+    if root.is_none() {
+        problems.add(Span::default(), "the document is empty");
+    }
+    root
+}
+
+enum Open<'t> {
+    List(Span, usize, Vec<Node<'t>>),
+    Map(Span, usize, Vec<Entry<'t>>, Option<Key<'t>>),
+}
+
+struct Builder<'p, 't> {
+    problems: &'p mut Problems<'t>,
+    open: Vec<Open<'t>>,
+    root: Option<Node<'t>>,
+    anchors: HashMap<usize, Node<'t>>,
+    documents: usize,
+    values: usize,
+    alias_values: usize,
+    alias_bytes: usize,
+}
+
+impl<'t> Builder<'_, 't> {
+    fn run(&mut self, text: &'t str) -> Result<(), GivenUp> {
+        let mut parser = Parser::new_from_str(text);
+        while let Some(next) = parser.next_event() {
+            let (event, span) = next.map_err(|error| self.unreadable(&error))?;
+            self.event(event, to_span(span))?;
+        }
+        Ok(())
+    }
+
+    fn unreadable(&mut self, error: &ScanError) -> GivenUp {
+        let at = u32::try_from(error.marker().index()).unwrap_or(u32::MAX);
+        let message = match error.info() {
+            "recursion limit exceeded" => too_deep(),
+            info => format!("this is not YAML: {info}"),
+        };
+        self.give_up(Span { start: at, end: at.saturating_add(1) }, message)
+    }
+
+    fn give_up(&mut self, at: Span, message: impl Into<String>) -> GivenUp {
+        self.problems.add(at, message);
+        GivenUp
+    }
+
+    fn event(&mut self, event: Event<'t>, span: Span) -> Result<(), GivenUp> {
+        match event {
+            Event::DocumentStart(_) => {
+                self.documents += 1;
+                if self.documents > 1 {
+                    let message = "the file holds several documents, put each workflow into a file of its own";
+                    return Err(self.give_up(span, message));
+                }
+                Ok(())
+            }
+            Event::Alias(anchor) => self.alias(anchor, span),
+            Event::Scalar(text, style, anchor, tag) => self.scalar(text, style, anchor, tag.as_deref(), span),
+            Event::SequenceStart(anchor, tag) => {
+                self.begin(tag.as_deref(), span)?;
+                self.open.push(Open::List(span, anchor, Vec::new()));
+                Ok(())
+            }
+            Event::MappingStart(anchor, tag) => {
+                self.begin(tag.as_deref(), span)?;
+                self.open.push(Open::Map(span, anchor, Vec::new(), None));
+                Ok(())
+            }
+            Event::SequenceEnd | Event::MappingEnd => self.end(span),
+            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),
+        }
+    }
+
+    fn begin(&mut self, tag: Option<&Tag>, span: Span) -> Result<(), GivenUp> {
+        if let Some(tag) = tag {
+            return Err(self.tagged(tag, span));
+        }
+        if matches!(self.open.last(), Some(Open::Map(_, _, _, None))) {
+            return Err(self.give_up(span, "a key must be a text"));
+        }
+        if self.open.len() >= NESTING_MAX {
+            return Err(self.give_up(span, too_deep()));
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, end: Span) -> Result<(), GivenUp> {
+        let (node, anchor) = match self.open.pop() {
+            Some(Open::List(start, anchor, items)) => (Node::list(join(start, end), items), anchor),
+            Some(Open::Map(start, anchor, entries, _)) => {
+                let entries = self.without_duplicates(entries);
+                let entries = self.merged(entries);
+                (Node::map(join(start, end), entries), anchor)
+            }
+            None => return Ok(()),
+        };
+        self.attach(node, anchor)
+    }
+
+    fn scalar(
+        &mut self,
+        text: Cow<'t, str>,
+        style: ScalarStyle,
+        anchor: usize,
+        tag: Option<&Tag>,
+        span: Span,
+    ) -> Result<(), GivenUp> {
+        let is_text = match tag {
+            None => style != ScalarStyle::Plain,
+            Some(tag) if tag.is_yaml_core_schema() && tag.suffix == "str" => true,
+            Some(tag) => return Err(self.tagged(tag, span)),
+        };
+        if let Some(Open::Map(_, _, _, key @ None)) = self.open.last_mut() {
+            let is_merge = !is_text && text == "<<";
+            if anchor > 0 {
+                self.anchors.insert(anchor, Node::scalar(span, Content::Text(text.clone())));
+            }
+            *key = Some(Key { text, span, is_merge });
+            return Ok(());
+        }
+        let content = if is_text { Content::Text(text) } else { self.resolved(text, span) };
+        self.attach(Node::scalar(span, content), anchor)
+    }
+
+    /// Finds out what a scalar without quotes is.
+    fn resolved(&mut self, text: Cow<'t, str>, span: Span) -> Content<'t> {
+        match text.as_ref() {
+            "" | "~" | "null" | "Null" | "NULL" => return Content::Null,
+            "true" => return Content::Bool(true),
+            "false" => return Content::Bool(false),
+            _ => {}
+        }
+        match number(&text) {
+            None => Content::Text(text),
+            Some(Some(number)) => Content::Number(number),
+            Some(None) => {
+                let hint = "put it in quotes to keep it as a text";
+                self.problems.add_with_hint(span, "the number does not fit into 64 bits", hint);
+                Content::Text(text)
+            }
+        }
+    }
+
+    fn tagged(&mut self, tag: &Tag, span: Span) -> GivenUp {
+        self.give_up(span, format!("the tag {tag} is not supported, remove it"))
+    }
+
+    fn alias(&mut self, anchor: usize, span: Span) -> Result<(), GivenUp> {
+        let Some(known) = self.anchors.get(&anchor) else {
+            return Err(self.give_up(span, "the alias refers to a value that it is a part of"));
+        };
+        let node = Node { span, ..known.clone() };
+        self.alias_values += node.weight.values;
+        self.alias_bytes += node.weight.bytes;
+        if self.alias_values > ALIAS_VALUES_MAX || self.alias_bytes > DOCUMENT_BYTES_MAX {
+            let message = format!(
+                "aliases repeat too much, at most {ALIAS_VALUES_MAX} values and {DOCUMENT_BYTES_MAX} bytes"
+            );
+            return Err(self.give_up(span, message));
+        }
+        if let Some(Open::Map(_, _, _, key @ None)) = self.open.last_mut() {
+            let Content::Text(text) = node.content else {
+                return Err(self.give_up(span, "a key must be a text"));
+            };
+            *key = Some(Key { text, span, is_merge: false });
+            return Ok(());
+        }
+        if self.open.len() + node.weight.height > NESTING_MAX {
+            return Err(self.give_up(span, too_deep()));
+        }
+        self.values += node.weight.values - 1;
+        self.attach(node, 0)
+    }
+
+    fn attach(&mut self, node: Node<'t>, anchor: usize) -> Result<(), GivenUp> {
+        self.values += 1;
+        if self.values > DOCUMENT_VALUES_MAX {
+            let message = format!("the document has more than {DOCUMENT_VALUES_MAX} values");
+            return Err(self.give_up(node.span, message));
+        }
+        if anchor > 0 {
+            self.anchors.insert(anchor, node.clone());
+        }
+        match self.open.last_mut() {
+            None => self.root = Some(node),
+            Some(Open::List(_, _, items)) => items.push(node),
+            Some(Open::Map(_, _, entries, key)) => match key.take() {
+                Some(key) => entries.push(Entry { key, value: node }),
+                None => return Err(self.give_up(node.span, "a key must be a text")),
+            },
+        }
+        Ok(())
+    }
+
+    fn without_duplicates(&mut self, entries: Vec<Entry<'t>>) -> Vec<Entry<'t>> {
+        let repeated = repeated(&entries);
+        if repeated.is_empty() {
+            return entries;
+        }
+        for (at, first) in &repeated {
+            let Key { text, span, .. } = &entries[*at].key;
+            let line = self.problems.line_of(entries[*first].key.span);
+            let message = format!("the key `{}` is given twice, first in line {line}", short(text));
+            self.problems.add(*span, message);
+        }
+        let is_repeated: HashSet<usize> = repeated.into_iter().map(|(at, _)| at).collect();
+        let kept = entries.into_iter().enumerate().filter(|(at, _)| !is_repeated.contains(at));
+        kept.map(|(_, entry)| entry).collect()
+    }
+
+    /// Adds what the merge key `<<` refers to; what is written out wins, then what comes first.
+    fn merged(&mut self, entries: Vec<Entry<'t>>) -> Vec<Entry<'t>> {
+        let (merges, mut own): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.key.is_merge);
+        let mut names: HashSet<Cow<'t, str>> =
+            if merges.is_empty() { HashSet::new() } else { own.iter().map(|e| e.key.text.clone()).collect() };
+        for merge in merges {
+            let sources = merge.value.as_list().unwrap_or(std::slice::from_ref(&merge.value));
+            for source in sources {
+                let Some(entries) = source.as_map() else {
+                    self.problems.add(source.span, "`<<` needs a map or a list of maps");
+                    continue;
+                };
+                own.extend(entries.iter().filter(|e| names.insert(e.key.text.clone())).cloned());
+            }
+        }
+        own
+    }
+}
+
+/// Finds entries whose key was there before: position and first position.
+fn repeated(entries: &[Entry<'_>]) -> Vec<(usize, usize)> {
+    /// Entries up to which comparing all pairs is cheaper than hashing.
+    const PAIRS_MAX: usize = 8;
+    if entries.len() <= PAIRS_MAX {
+        let first = |at: usize| entries[..at].iter().position(|entry| entry.key.text == entries[at].key.text);
+        return (1..entries.len()).filter_map(|at| first(at).map(|first| (at, first))).collect();
+    }
+    let mut firsts: HashMap<&str, usize> = HashMap::with_capacity(entries.len());
+    let mut found = Vec::new();
+    for (at, entry) in entries.iter().enumerate() {
+        let first = *firsts.entry(&entry.key.text).or_insert(at);
+        if first != at {
+            found.push((at, first));
+        }
+    }
+    found
+}
+
+fn to_span(span: saphyr_parser::Span) -> Span {
+    let narrow = |index| u32::try_from(index).unwrap_or(u32::MAX);
+    Span { start: narrow(span.start.index()), end: narrow(span.end.index()) }
+}
+
+fn join(start: Span, end: Span) -> Span {
+    Span { start: start.start, end: end.end.max(start.end) }
+}
+
+fn too_deep() -> String {
+    format!("the document is nested deeper than {NESTING_MAX} levels")
+}
+
+/// Reads a number of the core schema. The outer `None` means that it is none, the inner one that it does not fit.
+fn number(text: &str) -> Option<Option<Number>> {
+    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
+    if !unsigned.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
+        return None;
+    }
+    let radix = |digits: &str, radix| {
+        let is_number = !digits.is_empty() && digits.chars().all(|c| c.is_digit(radix));
+        is_number.then(|| u64::from_str_radix(digits, radix).ok().map(Number::from))
+    };
+    if let Some(digits) = text.strip_prefix("0x") {
+        return radix(digits, 16);
+    }
+    if let Some(digits) = text.strip_prefix("0o") {
+        return radix(digits, 8);
+    }
+    if unsigned.bytes().all(|byte| byte.is_ascii_digit()) {
+        let whole = text.strip_prefix('+').unwrap_or(text);
+        let small = whole.parse::<i64>().map(Number::from);
+        return Some(small.or_else(|_| whole.parse::<u64>().map(Number::from)).ok());
+    }
+    is_float(unsigned).then(|| text.parse().ok().and_then(Number::from_f64))
+}
+
+/// Tells whether a text is `digits [. digits] [e digits]` with a digit before the exponent.
+fn is_float(unsigned: &str) -> bool {
+    let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, Some(exponent.strip_prefix(['-', '+']).unwrap_or(exponent))),
+        None => (unsigned, None),
+    };
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    digits(whole)
+        && digits(fraction)
+        && !(whole.is_empty() && fraction.is_empty())
+        && exponent.is_none_or(|exponent| !exponent.is_empty() && digits(exponent))
+}

@@ -1,0 +1,19 @@
+//! Compiles the protocol with a compiler written in Rust: no `protoc` is needed on the machine.
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+use prost::Message;
+
+const FILES: &[&str] = &["scheduler/v1/types.proto", "scheduler/v1/executor.proto", "scheduler/v1/control.proto"];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    for file in FILES {
+        println!("cargo:rerun-if-changed={file}");
+    }
+    let descriptors = protox::compile(FILES, ["."])?;
+    // Server reflection serves the same descriptors.
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure().bytes(".millrace.scheduler.v1.Start.with").compile_fds(descriptors)?;
+    Ok(())
+}
