@@ -1,0 +1,342 @@
+//! What comes out of the core: facts to make durable, and what to do once they are.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use millrace_common::{
+    Value,
+    id::{AttemptId, ExecutorName, InstanceId, KindName, RunId, SessionId, SpoolId, TaskName, WorkflowName},
+    interval::DataInterval,
+    schedule::Skipped,
+    state::{AttemptState, RunState, TaskState},
+    term::Term,
+    time::Timestamp,
+    workflow::Workflow,
+};
+
+use crate::{
+    explain::{Explanation, ExecutorSummary, WorkCount},
+    input::RequestId,
+    refusal::Refusal,
+};
+
+/// A fact, in the past tense. State changes by applying these and in no other way.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// A definition came into force.
+    WorkflowApplied {
+        /// The version it became.
+        version: u32,
+        /// Its valid form.
+        workflow: Arc<Workflow>,
+        /// Its text.
+        source: Arc<str>,
+        /// When.
+        at: Timestamp,
+    },
+    /// A schedule was served up to a point.
+    CursorMoved {
+        /// Whose.
+        workflow: WorkflowName,
+        /// Every interval that ends at or before this was fired or skipped.
+        cursor: Timestamp,
+        /// Intervals that were passed over, by the schedule's own rules.
+        skipped: Option<Skipped>,
+    },
+    /// A run began to exist.
+    RunCreated(Box<RunCreated>),
+    /// A run went from one state to another.
+    RunMoved {
+        /// Which.
+        run: RunId,
+        /// The state it left.
+        from: RunState,
+        /// The state it is in.
+        to: RunState,
+        /// When.
+        at: Timestamp,
+        /// Why, where that is not plain.
+        reason: Option<Arc<str>>,
+    },
+    /// A run is to end in a state once nothing of it is active.
+    RunEnding {
+        /// Which.
+        run: RunId,
+        /// The final state that it will have.
+        to: RunState,
+        /// Why.
+        reason: Arc<str>,
+    },
+    /// A task instance went from one state to another.
+    TaskMoved {
+        /// Which.
+        instance: InstanceId,
+        /// The state it left.
+        from: TaskState,
+        /// The state it is in.
+        to: TaskState,
+        /// When.
+        at: Timestamp,
+        /// When it may start again, in `up_for_retry`.
+        retry_at: Option<Timestamp>,
+        /// What it hands on, in `success`: a JSON object.
+        values: Option<Arc<str>>,
+    },
+    /// An attempt was placed. Only after this is durable is it sent.
+    AttemptAssigned {
+        /// Which.
+        attempt: AttemptId,
+        /// Where.
+        executor: ExecutorName,
+        /// To the holder of this spool and nobody else.
+        spool: SpoolId,
+        /// When.
+        at: Timestamp,
+    },
+    /// An attempt went from one live state to another.
+    AttemptMoved {
+        /// Which.
+        attempt: AttemptId,
+        /// The state it left.
+        from: AttemptState,
+        /// The state it is in.
+        to: AttemptState,
+        /// When.
+        at: Timestamp,
+    },
+    /// An attempt ended. Its task instance moves in the same batch.
+    AttemptEnded {
+        /// Which.
+        attempt: AttemptId,
+        /// The state it left.
+        from: AttemptState,
+        /// How.
+        end: AttemptEnd,
+        /// When the leader decided so.
+        at: Timestamp,
+    },
+}
+
+/// How a run came to be. It never changes afterwards.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunCreated {
+    /// Its id.
+    pub run: RunId,
+    /// Of which workflow.
+    pub workflow: WorkflowName,
+    /// Pinned to this version.
+    pub version: u32,
+    /// What caused it.
+    pub trigger: Trigger,
+    /// What it is about.
+    pub interval: DataInterval,
+    /// Its parameters: a JSON object, defaults filled in.
+    pub params: Arc<str>,
+    /// The key that its request carried.
+    pub idempotency_key: Option<Arc<str>>,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// What caused a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trigger {
+    /// The workflow's schedule. There is at most one such run for each logical time.
+    Schedule,
+    /// A person or program.
+    Manual,
+    /// A person or program, after this run had ended.
+    Retry(RunId),
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttemptEnd {
+    /// A final state.
+    pub state: AttemptState,
+    /// The exit code, where a process ended by itself.
+    pub exit_code: Option<i32>,
+    /// One line for people; empty after a success.
+    pub reason: Arc<str>,
+    /// What it hands on: a JSON object.
+    pub values: Option<Arc<str>>,
+    /// Whether the process found nothing to do.
+    pub is_skipped: bool,
+    /// Whether trying again would fail the same way.
+    pub is_permanent: bool,
+    /// When its process started, by the executor's clock.
+    pub started_at: Option<Timestamp>,
+    /// When it ended, by the executor's clock.
+    pub ended_at: Timestamp,
+    /// Bytes of its output.
+    pub log_bytes: u64,
+    /// How it is known that nothing of it runs.
+    pub proof: Proof,
+}
+
+/// How it is known that nothing of an attempt runs: without one, no further attempt may start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proof {
+    /// The executor reported its end.
+    Reported,
+    /// The executor refused it, durably.
+    Refused,
+    /// Its machine has booted since.
+    Rebooted,
+    /// The executor attests, with a spool, that it holds nothing of it.
+    CleanSlate,
+    /// The time has passed after which the executor ends it by itself.
+    OrphanTimePassed,
+}
+
+impl Proof {
+    /// Returns the number that the store keeps.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Reported => 1,
+            Self::Refused => 2,
+            Self::Rebooted => 3,
+            Self::CleanSlate => 4,
+            Self::OrphanTimePassed => 5,
+        }
+    }
+}
+
+/// Something to do, after the facts that caused it are durable.
+#[derive(Debug, Clone)]
+pub enum Effect {
+    /// Tell an executor.
+    Send(SessionId, Message),
+    /// Answer a client.
+    Answer(RequestId, Answer),
+}
+
+/// What a leader tells an executor.
+#[derive(Debug, Clone)]
+pub enum Message {
+    /// It is registered; what to do with each attempt that it holds.
+    Welcome(Vec<(AttemptId, Verdict)>),
+    /// It is not registered.
+    Refused(Arc<str>),
+    /// Its account arrived.
+    HeartbeatAnswer(u64),
+    /// Run this attempt.
+    Start(Box<Start>),
+    /// End this attempt.
+    Kill {
+        /// Which.
+        attempt: AttemptId,
+        /// Time between TERM and KILL.
+        grace: Duration,
+        /// Why, for its log.
+        reason: Arc<str>,
+    },
+    /// The end of this attempt is durable: forget it.
+    Ack(AttemptId),
+}
+
+/// The leader's judgement over an attempt that an executor holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Go on.
+    Adopt,
+    /// End it and report.
+    Kill,
+    /// Forget it; end it first if it lives.
+    Discard,
+}
+
+/// Everything that an executor needs to run an attempt.
+#[derive(Debug, Clone)]
+pub struct Start {
+    /// Which attempt.
+    pub attempt: AttemptId,
+    /// The spool it was assigned to.
+    pub spool: SpoolId,
+    /// The workflow's name.
+    pub workflow: WorkflowName,
+    /// The task's name.
+    pub task: TaskName,
+    /// What runs.
+    pub kind: KindName,
+    /// Parameters of the kind; texts may hold templates.
+    pub with: Arc<Value>,
+    /// Whether there is anything to render in `with`.
+    pub is_templated: bool,
+    /// What the run is about.
+    pub interval: DataInterval,
+    /// The time zone of the workflow's schedule, UTC where it has none.
+    pub timezone: Arc<str>,
+    /// Parameters of the run: a JSON object.
+    pub params: Arc<str>,
+    /// Values of the upstream tasks that the templates name.
+    pub values: BTreeMap<TaskName, Arc<str>>,
+    /// How long it may take.
+    pub timeout: Option<Duration>,
+    /// Time between TERM and KILL.
+    pub kill_grace: Duration,
+    /// How long it may run without contact to a leader; without bound where absent.
+    pub orphan_timeout: Option<Duration>,
+}
+
+/// What a client is told.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    /// The definition is in force.
+    WorkflowApplied {
+        /// As this version.
+        version: u32,
+        /// Whether it differs from what was in force before.
+        is_changed: bool,
+    },
+    /// The run exists.
+    RunStarted {
+        /// Its id.
+        run: RunId,
+        /// Whether an earlier request with the same key made it.
+        is_repeat: bool,
+    },
+    /// Done; the run is in this state.
+    RunMoved(RunState),
+    /// Why things wait.
+    Explained(Box<Explanation>),
+    /// What the executors do.
+    Executors(Vec<ExecutorSummary>),
+    /// What there is to do.
+    Work(WorkCount),
+    /// Not legal now.
+    Refused(Refusal),
+}
+
+/// Facts and what to do once they are durable.
+#[derive(Debug)]
+#[must_use = "facts that are not committed are lost, and so are the effects that wait for them"]
+pub struct Batch {
+    term: Term,
+    changes: Vec<Change>,
+    effects: Vec<Effect>,
+}
+
+impl Batch {
+    pub(crate) const fn new(term: Term, changes: Vec<Change>, effects: Vec<Effect>) -> Self {
+        Self { term, changes, effects }
+    }
+
+    /// Returns the term whose leader decided this.
+    #[must_use]
+    pub const fn term(&self) -> Term {
+        self.term
+    }
+
+    /// Returns the facts, in the order in which they became true.
+    #[must_use]
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
+    }
+
+    /// Hands out facts and effects. Only a store that has made the facts durable may call this.
+    #[must_use]
+    pub fn release(self) -> (Vec<Change>, Vec<Effect>) {
+        (self.changes, self.effects)
+    }
+}

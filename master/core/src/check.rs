@@ -1,0 +1,182 @@
+//! Invariants over the whole state, apart from the code that keeps them.
+//!
+//! Run after every step in tests and simulation, and after each restore in production.
+
+use std::{collections::BTreeMap, fmt};
+
+use millrace_common::{
+    id::{InstanceIndex, RunId},
+    state::TaskState,
+};
+
+use crate::{
+    scheduler::Scheduler,
+    state::{Instance, Run, State},
+    timers::WallTimer,
+    trigger::{self, Counts, Verdict},
+};
+
+/// A broken invariant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Its number in design and ARCHITECTURE.md, or the name of a derived fact that is wrong.
+    pub rule: &'static str,
+    /// What is wrong, with ids.
+    pub what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.rule, self.what)
+    }
+}
+
+/// Returns everything that is wrong with the state of `scheduler`; empty where nothing is.
+#[must_use]
+pub fn violations(scheduler: &Scheduler) -> Vec<Violation> {
+    let mut found = Vec::new();
+    let state = &scheduler.state;
+    for run in state.runs.values() {
+        check_run(state, run, &mut found);
+    }
+    check_places(scheduler, &mut found);
+    check_catalog(state, &mut found);
+    found
+}
+
+/// Returns live instances that nothing will ever move: no timer, no attempt, no upstream, no place in the queue.
+///
+/// Apart from [`violations`] because it is only true between batches: timers are armed after a restore.
+#[must_use]
+pub fn orphans(scheduler: &Scheduler) -> Vec<Violation> {
+    let mut found = Vec::new();
+    for run in scheduler.state.runs.values() {
+        if run.unfinished == 0 && run.state != millrace_common::state::RunState::Queued {
+            found.push(violation("L1", format!("run {} has no live instance and has not ended", run.created.run)));
+        }
+        for (index, instance) in (0..).zip(&run.instances) {
+            if is_orphan(scheduler, run, index, instance) {
+                let id = run.instance_id(index);
+                found.push(violation("L1", format!("{id} is {} and nothing will move it", instance.state)));
+            }
+        }
+    }
+    found
+}
+
+fn is_orphan(scheduler: &Scheduler, run: &Run, index: InstanceIndex, instance: &Instance) -> bool {
+    let has_begun = run.started_at.is_some();
+    match instance.state {
+        TaskState::Waiting => {
+            has_begun && (run.ending.is_some() || !matches!(rule_verdict(run, index, instance), Verdict::Wait))
+        }
+        TaskState::UpForRetry => !scheduler.timers.has_wall(&WallTimer::RetryDue(run.instance_id(index))),
+        TaskState::Ready => run.ending.is_some(),
+        TaskState::Active
+        | TaskState::Deferred
+        | TaskState::Success
+        | TaskState::Failed
+        | TaskState::Skipped
+        | TaskState::UpstreamFailed
+        | TaskState::Cancelled => false,
+    }
+}
+
+fn rule_verdict(run: &Run, index: InstanceIndex, instance: &Instance) -> Verdict {
+    let total = u32::try_from(run.workflow.graph.upstream(index).len()).unwrap_or(u32::MAX);
+    run.task(index).map_or(Verdict::Wait, |task| trigger::evaluate(task.trigger_rule, &instance.upstream, total))
+}
+
+fn violation(rule: &'static str, what: String) -> Violation {
+    Violation { rule, what }
+}
+
+fn check_run(state: &State, run: &Run, found: &mut Vec<Violation>) {
+    let id = run.created.run;
+    let live = run.instances.iter().filter(|instance| !instance.state.is_final()).count();
+    if live != run.unfinished as usize {
+        found.push(violation("unfinished", format!("run {id} counts {} live instances, {live} are", run.unfinished)));
+    }
+    for (index, instance) in (0..).zip(&run.instances) {
+        check_attempt(run, index, instance, found);
+        check_counts(run, index, instance, found);
+        check_queued(state, run, index, instance, found);
+    }
+}
+
+fn check_attempt(run: &Run, index: InstanceIndex, instance: &Instance, found: &mut Vec<Violation>) {
+    let id = run.instance_id(index);
+    let is_active = instance.state == TaskState::Active;
+    if is_active != instance.live.is_some() {
+        let has = if is_active { "no" } else { "a" };
+        found.push(violation("I3", format!("{id} is {} and has {has} live attempt", instance.state)));
+    }
+    if instance.live.as_deref().is_some_and(|live| live.number != instance.attempts || live.state.is_final()) {
+        found.push(violation("I3", format!("{id} has a live attempt that is not its last, or is final")));
+    }
+}
+
+fn check_counts(run: &Run, index: InstanceIndex, instance: &Instance, found: &mut Vec<Violation>) {
+    let mut counts = Counts::default();
+    for up in run.workflow.graph.upstream(index) {
+        if let Some(upstream) = run.instances.get(*up as usize) {
+            counts.add(upstream.state);
+        }
+    }
+    if counts != instance.upstream {
+        let id = run.instance_id(index);
+        found.push(violation("I11", format!("{id} counts its upstream as {:?}, they are {counts:?}", instance.upstream)));
+    }
+}
+
+fn check_queued(state: &State, run: &Run, index: InstanceIndex, instance: &Instance, found: &mut Vec<Violation>) {
+    let Some(task) = run.task(index) else { return };
+    let belongs = instance.state == TaskState::Ready && run.may_place();
+    if belongs != state.queue.contains(task, run.instance_id(index)) {
+        let id = run.instance_id(index);
+        found.push(violation("queue", format!("{id} is {} and queued: {}", instance.state, !belongs)));
+    }
+}
+
+fn check_places(scheduler: &Scheduler, found: &mut Vec<Violation>) {
+    let state = &scheduler.state;
+    let mut pools = BTreeMap::new();
+    let mut live = 0;
+    for run in state.runs.values() {
+        for (index, instance) in (0..).zip(&run.instances) {
+            let Some(attempt) = instance.live.as_deref() else { continue };
+            live += 1;
+            let id = run.instance_id(index).attempt(attempt.number);
+            if !state.executors.get(&attempt.executor).is_some_and(|executor| executor.live.contains(&id)) {
+                found.push(violation("I15", format!("{id} takes no slot of {}", attempt.executor)));
+            }
+            if let Some(task) = run.task(index) {
+                if let Some(pool) = &task.pool {
+                    *pools.entry(pool.clone()).or_insert(0) += task.pool_slots;
+                }
+            }
+        }
+    }
+    if live != state.live_attempts() {
+        found.push(violation("I15", format!("executors count {} live attempts, {live} are", state.live_attempts())));
+    }
+    for (pool, used) in pools {
+        let limit = scheduler.limits.pools.get(&pool).copied();
+        if used != state.pool_used(&pool) || limit.is_some_and(|limit| used > limit) {
+            let counted = state.pool_used(&pool);
+            found.push(violation("I15", format!("pool {pool} counts {counted}, {used} are used, limit {limit:?}")));
+        }
+    }
+}
+
+fn check_catalog(state: &State, found: &mut Vec<Violation>) {
+    for (name, entry) in &state.catalog {
+        let of = |run: &&Run| run.created.workflow == *name;
+        let is_queued = |run: &&Run| run.state == millrace_common::state::RunState::Queued;
+        let queued: Vec<RunId> = state.runs.values().filter(of).filter(is_queued).map(|run| run.created.run).collect();
+        let active = state.runs.values().filter(of).count() - queued.len();
+        if active != entry.active as usize || !entry.queued.iter().eq(&queued) {
+            found.push(violation("I15", format!("workflow {name} counts {} active runs, {active} are", entry.active)));
+        }
+    }
+}

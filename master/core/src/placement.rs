@@ -1,0 +1,159 @@
+//! The plan of what goes where, and why the rest does not. Pure: it reads the state and returns values.
+//!
+//! An attempt goes to the connected executor that carries its labels, can run its kind and has the most free slots; ties go
+//! to the first by name. Higher priority is placed first, then the older run, then the definition's order. A class that
+//! cannot be placed does not hold up the others.
+
+use std::{
+    collections::{BTreeMap, btree_set},
+    iter::Peekable,
+    sync::Arc,
+};
+
+use millrace_common::id::{ExecutorName, InstanceId, PoolName};
+
+use crate::{
+    explain::Reason,
+    limits::Limits,
+    queue::{Class, Rank},
+    state::State,
+};
+
+/// The answer of [`place`].
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Plan {
+    /// What goes where, in order.
+    pub(crate) placements: Vec<(InstanceId, ExecutorName)>,
+    /// Why the first one of each other class was not placed, nor those behind it.
+    pub(crate) blocked: BTreeMap<Class, Reason>,
+}
+
+/// Decides what goes where at this moment.
+pub(crate) fn place(state: &State, limits: &Limits) -> Plan {
+    let mut room = Room::of(state, limits);
+    let mut plan = Plan::default();
+    let mut heads: Vec<(&Class, Peekable<btree_set::Iter<'_, Rank>>)> =
+        state.queue.classes().map(|(class, ranks)| (class, ranks.iter().peekable())).collect();
+    while let Some(best) = first_head(&mut heads) {
+        let (class, ranks) = &mut heads[best];
+        match room.take(class) {
+            Ok(executor) => {
+                if let Some((_, instance)) = ranks.next() {
+                    plan.placements.push((*instance, executor));
+                }
+            }
+            Err(reason) => {
+                plan.blocked.insert((*class).clone(), reason);
+                drop(heads.swap_remove(best));
+            }
+        }
+    }
+    plan
+}
+
+fn first_head(heads: &mut [(&Class, Peekable<btree_set::Iter<'_, Rank>>)]) -> Option<usize> {
+    heads
+        .iter_mut()
+        .enumerate()
+        .filter_map(|(at, (_, ranks))| ranks.peek().map(|rank| (**rank, at)))
+        .min()
+        .map(|(_, at)| at)
+}
+
+/// What is free, as the plan takes it.
+struct Room<'a> {
+    state: &'a State,
+    limits: &'a Limits,
+    used: BTreeMap<&'a ExecutorName, u32>,
+    pools: BTreeMap<&'a PoolName, u32>,
+    free: u32,
+}
+
+impl<'a> Room<'a> {
+    fn of(state: &'a State, limits: &'a Limits) -> Self {
+        let connected = || state.executors.iter().filter(|(_, executor)| executor.is_connected());
+        Self {
+            state,
+            limits,
+            used: connected().map(|(name, executor)| (name, executor.used())).collect(),
+            pools: limits.pools.keys().map(|pool| (pool, state.pool_used(pool))).collect(),
+            free: connected().map(|(_, executor)| executor.slots.saturating_sub(executor.used())).sum(),
+        }
+    }
+
+    fn take(&mut self, class: &Class) -> Result<ExecutorName, Reason> {
+        if let Some(pool) = &class.pool {
+            self.check_pool(pool, class.pool_slots)?;
+        }
+        let executor = self.choose(class)?;
+        if let Some(used) = self.used.get_mut(&executor) {
+            *used += 1;
+            self.free -= 1;
+        }
+        if let Some(used) = class.pool.as_ref().and_then(|pool| self.pools.get_mut(pool)) {
+            *used += class.pool_slots;
+        }
+        Ok(executor)
+    }
+
+    fn check_pool(&self, pool: &PoolName, needed: u32) -> Result<(), Reason> {
+        let Some(limit) = self.limits.pools.get(pool).copied() else {
+            return Err(Reason::UnknownPool(pool.clone()));
+        };
+        let used = self.pools.get(pool).copied().unwrap_or(0);
+        if needed > limit {
+            return Err(Reason::PoolTooSmall { pool: pool.clone(), needed, limit });
+        }
+        if used + needed > limit {
+            return Err(Reason::PoolFull { pool: pool.clone(), used, limit });
+        }
+        Ok(())
+    }
+
+    fn choose(&self, class: &Class) -> Result<ExecutorName, Reason> {
+        let mut fitting = Fitting::default();
+        for (name, used) in &self.used {
+            let Some(executor) = self.state.executors.get(*name) else { continue };
+            fitting.connected += 1;
+            if !class.labels.iter().all(|(key, value)| executor.labels.get(key) == Some(value)) {
+                continue;
+            }
+            fitting.labelled += 1;
+            if !executor.kinds.iter().any(|kind| kind == class.kind.as_str()) {
+                continue;
+            }
+            fitting.able += 1;
+            fitting.slots += executor.slots;
+            fitting.offer(name, executor.slots.saturating_sub(*used));
+        }
+        fitting.decide(class)
+    }
+}
+
+/// How far the executors came that were looked at for a class.
+#[derive(Default)]
+struct Fitting<'a> {
+    connected: usize,
+    labelled: usize,
+    able: usize,
+    slots: u32,
+    best: Option<(u32, &'a ExecutorName)>,
+}
+
+impl<'a> Fitting<'a> {
+    fn offer(&mut self, name: &'a ExecutorName, free: u32) {
+        if free > self.best.map_or(0, |(most, _)| most) {
+            self.best = Some((free, name));
+        }
+    }
+
+    fn decide(&self, class: &Class) -> Result<ExecutorName, Reason> {
+        match self.best {
+            Some((_, name)) => Ok(name.clone()),
+            None if self.connected == 0 => Err(Reason::NoExecutor),
+            None if self.labelled == 0 => Err(Reason::NoExecutorWithLabels(Arc::clone(&class.labels))),
+            None if self.able == 0 => Err(Reason::NoExecutorWithKind(class.kind.as_str().into())),
+            None => Err(Reason::SlotsFull { executors: self.able, slots: self.slots }),
+        }
+    }
+}

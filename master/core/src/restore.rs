@@ -1,0 +1,188 @@
+//! From durable rows to a scheduler that goes on where the last one stopped.
+//!
+//! Only facts are restored; everything that follows from them (queue, counts, slots, timers) is derived again by the same
+//! functions that live operation uses. A run whose rows contradict each other is left out and named, so that it cannot
+//! bring down leader after leader.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use millrace_common::{
+    id::{InstanceId, RunId, WorkflowName},
+    state::{RunState, TaskState},
+    workflow::Workflow,
+};
+use thiserror::Error;
+
+use crate::{
+    check,
+    scheduler::Scheduler,
+    snapshot::{RunRow, Snapshot, TaskRow, WorkflowRow},
+    state::{Entry, Instance, LiveAttempt, Run},
+    timers::WallTimer,
+};
+
+/// Why a snapshot cannot be scheduled from.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum RestoreError {
+    /// A workflow has more or less than one version in force.
+    #[error("workflow {0} has {1} versions in force, not one")]
+    VersionsInForce(WorkflowName, usize),
+    /// The restored state as a whole breaks an invariant.
+    #[error("the restored state breaks an invariant: {0}")]
+    Invariant(String),
+}
+
+/// A scheduler that goes on, and what it had to leave out.
+#[derive(Debug)]
+pub struct Restored {
+    /// Ready for inputs.
+    pub scheduler: Scheduler,
+    /// Runs that are taken out of scheduling because their rows contradict each other, and how.
+    pub quarantined: Vec<(RunId, String)>,
+}
+
+pub(crate) fn restore(mut scheduler: Scheduler, snapshot: Snapshot) -> Result<Restored, RestoreError> {
+    let versions = restore_catalog(&mut scheduler, &snapshot.workflows)?;
+    let mut quarantined = Vec::new();
+    for row in snapshot.runs {
+        let id = row.created.run;
+        if let Err(problem) = restore_run(&mut scheduler, row, &versions) {
+            quarantined.push((id, problem));
+        }
+    }
+    let violations = check::violations(&scheduler);
+    if let Some(first) = violations.first() {
+        return Err(RestoreError::Invariant(first.to_string()));
+    }
+    resume(&mut scheduler);
+    Ok(Restored { scheduler, quarantined })
+}
+
+type Versions = BTreeMap<(WorkflowName, u32), Arc<Workflow>>;
+
+fn restore_catalog(scheduler: &mut Scheduler, rows: &[WorkflowRow]) -> Result<Versions, RestoreError> {
+    let mut versions = Versions::new();
+    let mut in_force: BTreeMap<&WorkflowName, usize> = BTreeMap::new();
+    for row in rows {
+        let name = &row.workflow.name;
+        *in_force.entry(name).or_default() += usize::from(row.is_latest);
+        versions.insert((name.clone(), row.version), Arc::clone(&row.workflow));
+        if row.is_latest {
+            let entry = Entry {
+                version: row.version,
+                workflow: Arc::clone(&row.workflow),
+                cursor: row.cursor,
+                active: 0,
+                queued: std::collections::BTreeSet::new(),
+            };
+            scheduler.state.catalog.insert(name.clone(), entry);
+        }
+    }
+    match in_force.into_iter().find(|(_, count)| *count != 1) {
+        Some((name, count)) => Err(RestoreError::VersionsInForce(name.clone(), count)),
+        None => Ok(versions),
+    }
+}
+
+fn restore_run(scheduler: &mut Scheduler, row: RunRow, versions: &Versions) -> Result<(), String> {
+    let created = &row.created;
+    let id = created.run;
+    let workflow = versions
+        .get(&(created.workflow.clone(), created.version))
+        .ok_or_else(|| format!("version {} of workflow {} is not there", created.version, created.workflow))?;
+    if row.state.is_final() {
+        return Err(format!("it is {} and yet live", row.state));
+    }
+    let mut run = Run::new(row.created, Arc::clone(workflow));
+    run.state = row.state;
+    run.started_at = row.started_at;
+    run.ending = row.ending;
+    let mut live = Vec::new();
+    for (index, task) in row.tasks {
+        let len = run.instances.len();
+        let instance =
+            run.instances.get_mut(index as usize).ok_or_else(|| format!("instance {index} of {len} does not exist"))?;
+        live.extend(restore_instance(instance, task)?.map(|attempt| (InstanceId { run: id, index }, attempt)));
+    }
+    insert_run(scheduler, run);
+    for (instance, attempt) in live {
+        // The last leader may have extended the lease of what runs there until just now.
+        let heard_at = scheduler.now.uptime;
+        scheduler.state.insert_live(instance.attempt(attempt.number), attempt, heard_at);
+    }
+    Ok(())
+}
+
+fn restore_instance(instance: &mut Instance, row: TaskRow) -> Result<Option<LiveAttempt>, String> {
+    let short = |count: u32| u16::try_from(count).unwrap_or(u16::MAX);
+    instance.state = row.state;
+    instance.attempts = row.attempts;
+    instance.failures = short(row.failures);
+    instance.losses = short(row.losses);
+    instance.rejections = short(row.rejections);
+    instance.retry_at = row.retry_at;
+    instance.values = row.values;
+    let is_active = row.state == TaskState::Active;
+    if is_active != row.live.is_some() {
+        return Err(format!("a task instance is {} with{} a live attempt", row.state, if is_active { "out" } else { "" }));
+    }
+    Ok(row.live.map(|live| LiveAttempt {
+        number: row.attempts,
+        state: live.state,
+        executor: live.executor,
+        spool: live.spool,
+        assigned_at: live.assigned_at,
+    }))
+}
+
+/// Puts a run into the state and derives what follows from its instances.
+fn insert_run(scheduler: &mut Scheduler, run: Run) {
+    let id = run.created.run;
+    let ended: Vec<_> = (0..)
+        .zip(&run.instances)
+        .filter(|(_, instance)| instance.state.is_final())
+        .map(|(index, instance)| (run.instance_id(index), instance.state))
+        .collect();
+    if let Some(entry) = scheduler.state.catalog.get_mut(&run.created.workflow) {
+        if run.state == RunState::Queued {
+            entry.queued.insert(id);
+        } else {
+            entry.active += 1;
+        }
+    }
+    scheduler.state.insert_run(run);
+    for (instance, state) in ended {
+        scheduler.state.count_end(instance, state);
+    }
+    scheduler.state.requeue(id);
+}
+
+/// Arms all timers and lets begin what may.
+fn resume(scheduler: &mut Scheduler) {
+    let runs: Vec<_> = scheduler.state.runs.keys().copied().collect();
+    for id in runs {
+        arm_run(scheduler, id);
+    }
+    let executors: Vec<_> = scheduler.state.executors.keys().cloned().collect();
+    for name in executors {
+        scheduler.arm_loss(&name);
+    }
+    let workflows: Vec<_> = scheduler.state.catalog.keys().cloned().collect();
+    for name in workflows {
+        scheduler.ensure_cursor(&name);
+        scheduler.arm_schedule(&name);
+        scheduler.start_queued_runs(&name);
+    }
+}
+
+fn arm_run(scheduler: &mut Scheduler, id: RunId) {
+    let Some(run) = scheduler.state.runs.get(&id) else { return };
+    if let Some(deadline) = run.workflow.run_timeout.zip(run.started_at).map(|(timeout, started)| started + timeout) {
+        scheduler.timers.at_wall(deadline, WallTimer::RunTimeout(id));
+    }
+    for (index, instance) in (0..).zip(&run.instances) {
+        if let Some(at) = instance.retry_at.filter(|_| instance.state == TaskState::UpForRetry) {
+            scheduler.timers.at_wall(at, WallTimer::RetryDue(run.instance_id(index)));
+        }
+    }
+}

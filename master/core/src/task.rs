@@ -1,0 +1,147 @@
+//! Task instances: waiting until their rule is met, ready until they have a place, active while an attempt lives.
+//!
+//! | from | to | when |
+//! |---|---|---|
+//! | waiting | ready | the trigger rule is met and the run is active |
+//! | waiting | skipped, `upstream_failed` | the rule can no longer be met |
+//! | ready | active | an attempt is assigned |
+//! | active | success, skipped | the attempt succeeded |
+//! | active | `up_for_retry` | the attempt did not succeed and another one is due |
+//! | active | failed | it did not and none is |
+//! | `up_for_retry` | ready | the delay has passed |
+//! | any live one | cancelled | the run is ended early; an active one after its attempt has ended |
+
+use std::{sync::Arc, time::Duration};
+
+use millrace_common::{
+    id::InstanceId,
+    state::{AttemptState, TaskState},
+    time::Timestamp,
+    workflow::{OnLost, Task},
+};
+
+use crate::{
+    batch::{AttemptEnd, Change},
+    limits::Limits,
+    scheduler::Scheduler,
+    state::Instance,
+    timers::WallTimer,
+    trigger::{self, Verdict},
+};
+
+/// What follows for an instance from the end of its attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Nothing more.
+    End(TaskState),
+    /// Another attempt, after a delay.
+    Again(Duration),
+}
+
+/// Decides what follows from `end`; `instance` has counted it already. Pure.
+pub(crate) fn next(task: &Task, instance: &Instance, end: &AttemptEnd, limits: &Limits) -> Next {
+    match end.state {
+        AttemptState::Succeeded if end.is_skipped => Next::End(TaskState::Skipped),
+        AttemptState::Succeeded => Next::End(TaskState::Success),
+        AttemptState::Failed | AttemptState::TimedOut => {
+            let failures = u32::from(instance.failures);
+            if end.is_permanent || failures > task.retry.retries {
+                Next::End(TaskState::Failed)
+            } else {
+                Next::Again(task.retry.delay_after(failures))
+            }
+        }
+        AttemptState::Lost => {
+            let is_last = u32::from(instance.losses) >= limits.losses_max || task.on_lost == OnLost::Fail;
+            if is_last { Next::End(TaskState::Failed) } else { Next::Again(Duration::ZERO) }
+        }
+        AttemptState::Rejected => {
+            let is_last = u32::from(instance.rejections) >= limits.rejections_max || end.is_permanent;
+            if is_last { Next::End(TaskState::Failed) } else { Next::Again(limits.rejection_delay) }
+        }
+        AttemptState::Killed
+        | AttemptState::Assigned
+        | AttemptState::Accepted
+        | AttemptState::Running
+        | AttemptState::Killing => Next::End(TaskState::Failed),
+    }
+}
+
+impl Scheduler {
+    /// Moves an instance and lets everything that depends on it follow.
+    pub(crate) fn move_task(&mut self, instance: InstanceId, from: TaskState, to: TaskState) {
+        self.move_task_with(instance, from, to, None, None);
+    }
+
+    fn move_task_with(
+        &mut self,
+        instance: InstanceId,
+        from: TaskState,
+        to: TaskState,
+        retry_at: Option<Timestamp>,
+        values: Option<Arc<str>>,
+    ) {
+        self.emit(Change::TaskMoved { instance, from, to, at: self.now.wall, retry_at, values });
+    }
+
+    /// Evaluates the trigger rule of a waiting instance and everything that follows, without recursion.
+    pub(crate) fn evaluate(&mut self, first: InstanceId) {
+        let mut pending = vec![first];
+        while let Some(id) = pending.pop() {
+            let Some((run, task, instance)) = self.state.instance(id) else { continue };
+            if instance.state != TaskState::Waiting || run.ending.is_some() {
+                continue;
+            }
+            let total = u32::try_from(run.workflow.graph.upstream(id.index).len()).unwrap_or(u32::MAX);
+            match trigger::evaluate(task.trigger_rule, &instance.upstream, total) {
+                Verdict::Wait => {}
+                Verdict::Run => self.move_task(id, TaskState::Waiting, TaskState::Ready),
+                Verdict::Become(state) => {
+                    let workflow = Arc::clone(&run.workflow);
+                    self.move_task(id, TaskState::Waiting, state);
+                    let downstream = workflow.graph.downstream(id.index).iter().rev();
+                    pending.extend(downstream.map(|index| InstanceId { run: id.run, index: *index }));
+                }
+            }
+        }
+    }
+
+    /// Moves an instance on after its attempt ended, and its run and its downstream with it.
+    pub(crate) fn follow_attempt_end(&mut self, id: InstanceId, end: &AttemptEnd) {
+        let Some((run, task, instance)) = self.state.instance(id) else { return };
+        let decided = next(task, instance, end, &self.limits);
+        let is_ending = run.ending.is_some();
+        match decided {
+            Next::Again(_) if is_ending => self.finish_task(id, TaskState::Cancelled, None),
+            Next::End(TaskState::Failed) if is_ending => self.finish_task(id, TaskState::Cancelled, None),
+            Next::End(state) => {
+                let values = end.values.clone().filter(|_| state == TaskState::Success);
+                self.finish_task(id, state, values);
+            }
+            Next::Again(delay) if delay.is_zero() => self.move_task(id, TaskState::Active, TaskState::Ready),
+            Next::Again(delay) => {
+                let at = self.now.wall + delay;
+                self.move_task_with(id, TaskState::Active, TaskState::UpForRetry, Some(at), None);
+                self.timers.at_wall(at, WallTimer::RetryDue(id));
+            }
+        }
+    }
+
+    fn finish_task(&mut self, id: InstanceId, to: TaskState, values: Option<Arc<str>>) {
+        self.move_task_with(id, TaskState::Active, to, None, values);
+        let Some(run) = self.state.runs.get(&id.run) else { return };
+        let workflow = Arc::clone(&run.workflow);
+        for index in workflow.graph.downstream(id.index) {
+            self.evaluate(InstanceId { run: id.run, index: *index });
+        }
+        self.end_run_if_done(id.run);
+    }
+
+    pub(crate) fn on_retry_due(&mut self, id: InstanceId) {
+        let Some((_, _, instance)) = self.state.instance(id) else { return };
+        let is_due = instance.state == TaskState::UpForRetry && instance.retry_at.is_some_and(|at| at <= self.now.wall);
+        if is_due {
+            self.move_task(id, TaskState::UpForRetry, TaskState::Ready);
+        }
+    }
+}

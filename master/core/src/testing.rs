@@ -1,0 +1,9 @@
+//! For tests of this crate and of others: a store in memory, and a small language whose transcripts are reviewed as text.
+
+mod harness;
+mod script;
+mod store;
+
+pub use harness::Harness;
+pub use script::run_script;
+pub use store::MemoryStore;

@@ -1,0 +1,209 @@
+//! A store in memory with the contract of the real one: facts are guarded, the indexes hold, effects come out after.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use millrace_common::{
+    id::{AttemptId, InstanceIndex, RunId, WorkflowName},
+    state::{AttemptState, RunState, TaskState},
+    term::Term,
+    time::Timestamp,
+};
+
+use crate::{
+    batch::{AttemptEnd, Batch, Change, Effect, RunCreated, Trigger},
+    snapshot::{LiveRow, RunRow, Snapshot, TaskRow, WorkflowRow},
+};
+
+/// An attempt as it stands in the store.
+#[derive(Debug, Clone)]
+pub struct StoredAttempt {
+    /// Where it was placed.
+    pub live: LiveRow,
+    /// How it ended, once it has.
+    pub end: Option<AttemptEnd>,
+}
+
+/// Rows of everything that was ever committed.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryStore {
+    /// The highest claimed term.
+    pub term: Term,
+    /// All versions of all workflows.
+    pub workflows: Vec<WorkflowRow>,
+    /// All runs.
+    pub runs: BTreeMap<RunId, RunRow>,
+    /// All attempts.
+    pub attempts: BTreeMap<AttemptId, StoredAttempt>,
+    keys: BTreeSet<(WorkflowName, String)>,
+    fired: BTreeSet<(WorkflowName, Timestamp)>,
+}
+
+impl MemoryStore {
+    /// Takes the term after the last one.
+    pub fn claim(&mut self) -> Term {
+        self.term = self.term.next();
+        self.term
+    }
+
+    /// Makes the facts of `batch` true and hands out its effects.
+    ///
+    /// # Errors
+    /// Says what a real store would refuse: a deposed term, a broken guard, a second row where one may be.
+    pub fn commit(&mut self, batch: Batch) -> Result<(Vec<Change>, Vec<Effect>), String> {
+        if batch.changes().is_empty() {
+            return Ok(batch.release());
+        }
+        if batch.term() != self.term {
+            return Err(format!("fenced: term {} was deposed by {}", batch.term(), self.term));
+        }
+        for change in batch.changes() {
+            self.write(change)?;
+        }
+        Ok(batch.release())
+    }
+
+    /// Returns the rows that a new term is restored from.
+    #[must_use]
+    pub fn load(&self) -> Snapshot {
+        let runs: Vec<RunRow> = self.runs.values().filter(|run| !run.state.is_final()).cloned().collect();
+        let pinned: BTreeSet<(WorkflowName, u32)> =
+            runs.iter().map(|run| (run.created.workflow.clone(), run.created.version)).collect();
+        let is_needed =
+            |row: &&WorkflowRow| row.is_latest || pinned.contains(&(row.workflow.name.clone(), row.version));
+        Snapshot { workflows: self.workflows.iter().filter(is_needed).cloned().collect(), runs }
+    }
+
+    fn write(&mut self, change: &Change) -> Result<(), String> {
+        match change {
+            Change::WorkflowApplied { version, workflow, source, .. } => {
+                let cursor = self.workflows.iter().rev().find(|row| row.workflow.name == workflow.name);
+                let cursor = cursor.and_then(|row| row.cursor);
+                for row in self.workflows.iter_mut().filter(|row| row.workflow.name == workflow.name) {
+                    row.is_latest = false;
+                }
+                let (workflow, source) = (workflow.clone(), source.clone());
+                self.workflows.push(WorkflowRow { version: *version, is_latest: true, workflow, source, cursor });
+                Ok(())
+            }
+            Change::CursorMoved { workflow, cursor, .. } => {
+                for row in self.workflows.iter_mut().filter(|row| row.workflow.name == *workflow && row.is_latest) {
+                    row.cursor = Some(*cursor);
+                }
+                Ok(())
+            }
+            Change::RunCreated(created) => self.write_run(created),
+            Change::RunMoved { run, from, to, at, .. } => {
+                let row = self.run(*run)?;
+                guard(row.state == *from, || format!("run {run} is {}, not {from}", row.state))?;
+                row.state = *to;
+                if *to == RunState::Running && row.started_at.is_none() {
+                    row.started_at = Some(*at);
+                }
+                Ok(())
+            }
+            Change::RunEnding { run, to, reason } => {
+                self.run(*run)?.ending = Some((*to, reason.clone()));
+                Ok(())
+            }
+            Change::TaskMoved { instance, from, to, retry_at, values, .. } => {
+                let row = self.task(instance.run, instance.index)?;
+                guard(row.state == *from, || format!("task {instance} is {}, not {from}", row.state))?;
+                row.state = *to;
+                row.retry_at = *retry_at;
+                if values.is_some() {
+                    row.values.clone_from(values);
+                }
+                Ok(())
+            }
+            Change::AttemptAssigned { attempt, executor, spool, at } => {
+                let live =
+                    LiveRow { executor: executor.clone(), spool: *spool, state: AttemptState::Assigned, assigned_at: *at };
+                let row = self.task(attempt.instance.run, attempt.instance.index)?;
+                guard(row.live.is_none(), || format!("{attempt} is a second live attempt"))?;
+                guard(row.attempts + 1 == attempt.number, || format!("{attempt} leaves a gap"))?;
+                row.attempts = attempt.number;
+                row.live = Some(live.clone());
+                self.attempts.insert(*attempt, StoredAttempt { live, end: None });
+                Ok(())
+            }
+            Change::AttemptMoved { attempt, from, to, .. } => self.write_attempt_moved(*attempt, *from, *to),
+            Change::AttemptEnded { attempt, from, end, .. } => self.write_attempt_ended(*attempt, *from, end),
+        }
+    }
+
+    fn write_run(&mut self, created: &RunCreated) -> Result<(), String> {
+        if let Some(key) = &created.idempotency_key {
+            let is_new = self.keys.insert((created.workflow.clone(), key.to_string()));
+            guard(is_new, || format!("key {key} of {} made a run already", created.workflow))?;
+        }
+        if created.trigger == Trigger::Schedule {
+            let is_new = self.fired.insert((created.workflow.clone(), created.interval.end));
+            guard(is_new, || format!("{} was fired for {} already", created.workflow, created.interval.end))?;
+        }
+        let row = RunRow {
+            created: created.clone(),
+            state: RunState::Queued,
+            started_at: None,
+            ending: None,
+            tasks: BTreeMap::new(),
+        };
+        guard(self.runs.insert(created.run, row).is_none(), || format!("run {} exists", created.run))
+    }
+
+    fn write_attempt_moved(&mut self, id: AttemptId, from: AttemptState, to: AttemptState) -> Result<(), String> {
+        let row = self.task(id.instance.run, id.instance.index)?;
+        let live = row.live.as_mut().ok_or_else(|| format!("{id} is not live"))?;
+        guard(live.state == from, || format!("{id} is {}, not {from}", live.state))?;
+        live.state = to;
+        if let Some(stored) = self.attempts.get_mut(&id) {
+            stored.live.state = to;
+        }
+        Ok(())
+    }
+
+    fn write_attempt_ended(&mut self, id: AttemptId, from: AttemptState, end: &AttemptEnd) -> Result<(), String> {
+        let row = self.task(id.instance.run, id.instance.index)?;
+        let live = row.live.take().ok_or_else(|| format!("{id} is not live"))?;
+        guard(live.state == from && row.attempts == id.number, || format!("{id} is {}, not {from}", live.state))?;
+        match end.state {
+            AttemptState::Failed | AttemptState::TimedOut => row.failures += 1,
+            AttemptState::Lost => row.losses += 1,
+            AttemptState::Rejected => row.rejections += 1,
+            AttemptState::Succeeded
+            | AttemptState::Killed
+            | AttemptState::Assigned
+            | AttemptState::Accepted
+            | AttemptState::Running
+            | AttemptState::Killing => {}
+        }
+        if let Some(stored) = self.attempts.get_mut(&id) {
+            stored.end = Some(end.clone());
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, id: RunId) -> Result<&mut RunRow, String> {
+        let row = self.runs.get_mut(&id).ok_or_else(|| format!("there is no run {id}"))?;
+        guard(!row.state.is_final(), || format!("run {id} has ended"))?;
+        Ok(row)
+    }
+
+    fn task(&mut self, run: RunId, index: InstanceIndex) -> Result<&mut TaskRow, String> {
+        let row = self.run(run)?.tasks.entry(index).or_insert_with(|| TaskRow {
+            state: TaskState::Waiting,
+            retry_at: None,
+            values: None,
+            attempts: 0,
+            failures: 0,
+            losses: 0,
+            rejections: 0,
+            live: None,
+        });
+        guard(!row.state.is_final(), || format!("task {index} of run {run} has ended"))?;
+        Ok(row)
+    }
+}
+
+fn guard(holds: bool, problem: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(problem()) }
+}
