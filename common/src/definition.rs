@@ -19,6 +19,7 @@ mod diff;
 mod document;
 mod schema;
 
+use self::problem::Problems;
 pub use self::{
     diff::{Difference, diff},
     document::to_document,
@@ -26,7 +27,6 @@ pub use self::{
     problem::{Problem, Rejected},
     schema::schema,
 };
-use self::problem::Problems;
 use crate::workflow::Workflow;
 
 /// Reads a YAML or JSON document.

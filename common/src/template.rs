@@ -224,7 +224,8 @@ pub fn render_value(with: &Value, variables: &Variables) -> Result<Value, Render
     if !has_template(with) {
         return Ok(with.clone());
     }
-    let mut rendering = Rendering { context: variables.context(), steps: Steps(TEMPLATE_FUEL), path: Vec::new() };
+    let mut rendering =
+        Rendering { context: variables.context(), steps: Steps(TEMPLATE_FUEL), path: Vec::new() };
     rendering.value(with)
 }
 

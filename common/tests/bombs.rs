@@ -30,7 +30,9 @@ fn nesting_is_bounded() {
         for count in [1_000, 100_000, DOCUMENT_BYTES_MAX / unit.len()] {
             let problem = only(&unit.repeat(count));
             assert!(
-                problem.message == TOO_DEEP || problem.message.contains("tag") || problem.message.contains("key")
+                problem.message == TOO_DEEP
+                    || problem.message.contains("tag")
+                    || problem.message.contains("key")
                     || problem.message.starts_with("this is not YAML"),
                 "{unit}: {problem:?}"
             );
@@ -110,7 +112,9 @@ fn repeated_mistakes_are_counted_up_to_a_bound() {
 
 #[test]
 fn templates_in_one_text_cost_its_length() {
-    for unit in ["{{", "{{ ds }}", "{% if", "{# ", "{{ 'a' | replace('a', 'b') }}", "{{ ds | upper | ", "{{ '"] {
+    for unit in
+        ["{{", "{{ ds }}", "{% if", "{# ", "{{ 'a' | replace('a', 'b') }}", "{{ ds | upper | ", "{{ '"]
+    {
         let text = unit.repeat(1_000_000 / unit.len());
         let document = format!("workflow: w\ntasks: {{ a: {{ kind: x, with: {{ t: \"{text}\" }} }} }}");
         if let Err(rejected) = parse(&document) {
@@ -123,7 +127,8 @@ fn shell_tasks(after: impl Fn(usize) -> String, with: impl Fn(usize) -> String, 
     let mut document = "workflow: w\ntasks:\n".to_owned();
     for at in 0..count {
         let (after, with) = (after(at), with(at));
-        writeln!(document, "  t{at}: {{ kind: shell, after: [{after}], with: {{ script: \"{with}\" }} }}").unwrap();
+        writeln!(document, "  t{at}: {{ kind: shell, after: [{after}], with: {{ script: \"{with}\" }} }}")
+            .unwrap();
     }
     document
 }
@@ -139,7 +144,8 @@ fn a_circle_of_all_tasks_is_found() {
 #[test]
 fn dense_circles_are_found() {
     let everyone = (0..600).map(|at| format!("t{at}")).collect::<Vec<_>>();
-    let others = |at: usize| everyone.iter().filter(|name| **name != format!("t{at}")).cloned().collect::<Vec<_>>();
+    let others =
+        |at: usize| everyone.iter().filter(|name| **name != format!("t{at}")).cloned().collect::<Vec<_>>();
     let problem = only(&shell_tasks(|at| others(at).join(","), |_| "x".to_owned(), 600));
     assert!(problem.message.starts_with("tasks wait for each other in a circle: t"), "{problem:?}");
 }

@@ -23,6 +23,7 @@ pub(crate) fn demo(keep: bool) -> Result<ExitCode> {
 
 /// Builds the benchmarks for speed and runs them.
 pub(crate) fn bench(args: &[String]) -> Result<ExitCode> {
+    run(&mut cargo(&["build", "--release", "-p", "millrace-standalone"]))?;
     run(cargo(&["run", "--release", "-p", "millrace-bench", "--"]).args(args)).map(forward)
 }
 

@@ -1,5 +1,7 @@
 //! In what two workflows differ.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -18,6 +20,17 @@ pub struct Difference {
     pub old: Option<String>,
     /// What it is, as JSON, shortened; absent where it was removed.
     pub new: Option<String>,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.old, &self.new) {
+            (Some(old), Some(new)) => write!(f, "{}: {old} -> {new}", self.path),
+            (Some(old), None) => write!(f, "{}: {old} removed", self.path),
+            (None, Some(new)) => write!(f, "{}: {new} added", self.path),
+            (None, None) => f.write_str(&self.path),
+        }
+    }
 }
 
 /// Returns in what two workflows differ: what was removed or changed in the order of `old`, then what was added.
@@ -58,5 +71,58 @@ fn shown(value: &Value) -> String {
     match text.char_indices().nth(SHOWN_CHARS_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::definition::parse;
+
+    const OLD: &str = "
+        workflow: w
+        schedule: { cron: '30 2 * * *' }
+        defaults: { retries: 1 }
+        tasks:
+          a: { kind: shell, with: { command: [x, y] } }
+          b: { kind: shell, after: a, with: { script: x } }
+    ";
+    const NEW: &str = "
+        workflow: w
+        schedule: { cron: '30 3 * * *' }
+        defaults: { retries: 1 }
+        tasks:
+          a: { kind: shell, retries: 2, with: { command: [x, z], env: { A: b } } }
+          c: { kind: custom }
+    ";
+
+    fn lines(old: &str, new: &str) -> Vec<String> {
+        let differences = diff(&parse(old).unwrap(), &parse(new).unwrap());
+        let shown =
+            |side: Option<String>| side.map_or("-".to_owned(), |text| text.chars().take(24).collect());
+        differences.into_iter().map(|d| format!("{}: {} > {}", d.path, shown(d.old), shown(d.new))).collect()
+    }
+
+    #[test]
+    fn differences_are_listed_by_path() {
+        assert_eq!(
+            lines(OLD, NEW),
+            [
+                r#"schedule.cron: "30 2 * * *" > "30 3 * * *""#,
+                r#"tasks.a.with.command: ["x","y"] > ["x","z"]"#,
+                r#"tasks.a.with.env: - > {"A":"b"}"#,
+                "tasks.a.retries: 1 > 2",
+                r#"tasks.b: {"kind":"shell","after": > -"#,
+                r#"tasks.c: - > {"kind":"custom","with":"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn other_words_for_the_same_are_no_difference() {
+        let same = OLD
+            .replace("defaults: { retries: 1 }", "timeout:")
+            .replace("kind: shell,", "retries: 1, kind: shell,");
+        assert_eq!(lines(OLD, &same), Vec::<String>::new());
     }
 }

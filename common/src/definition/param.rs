@@ -87,7 +87,10 @@ pub fn resolve_params(
     let mut errors: Vec<ParamError> = given
         .keys()
         .filter(|name| !workflow.params.contains_key(name.as_str()))
-        .map(|name| ParamError::Unknown { name: short(name), near: nearest(name, known()).map(str::to_owned) })
+        .map(|name| ParamError::Unknown {
+            name: short(name),
+            near: nearest(name, known()).map(str::to_owned),
+        })
         .collect();
     let mut resolved = Map::new();
     for (name, param) in &workflow.params {
@@ -121,9 +124,10 @@ fn check(name: &ParamName, param: &Param, value: &Value) -> Result<(), ParamErro
 
 fn accepts(kind: ParamKind, value: &Value) -> bool {
     match (kind, value) {
-        (ParamKind::String, Value::String(_)) | (ParamKind::Boolean, Value::Bool(_)) => true,
+        (ParamKind::String, Value::String(_))
+        | (ParamKind::Boolean, Value::Bool(_))
+        | (ParamKind::Number, Value::Number(_)) => true,
         (ParamKind::Integer, Value::Number(number)) => number.is_i64() || number.is_u64(),
-        (ParamKind::Number, Value::Number(_)) => true,
         (ParamKind::Date, Value::String(text)) => {
             text.len() == 10 && NaiveDate::parse_from_str(text, "%Y-%m-%d").is_ok()
         }
@@ -233,5 +237,57 @@ fn choices<'n, 't>(node: &'n Node<'t>, problems: &mut Problems<'t>) -> Option<&'
             expected("a list of values", node, problems);
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::definition::parse;
+
+    fn resolved(given: &Value) -> Result<Value, Vec<String>> {
+        let workflow = parse(
+            "
+            workflow: w
+            params:
+              region: { default: north, enum: [north, south] }
+              count: 5
+              ratio: { type: number, default: 1 }
+              day: { type: date, default: 2026-01-31 }
+              must: { type: boolean }
+            tasks: { a: { kind: custom } }
+            ",
+        )
+        .unwrap();
+        let resolved = resolve_params(&workflow, given.as_object().unwrap());
+        resolved.map(Value::Object).map_err(|errors| errors.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn defaults_fill_what_a_run_does_not_give() {
+        let expected =
+            json!({ "region": "south", "count": 5, "ratio": 1, "day": "2026-01-31", "must": true });
+        assert_eq!(resolved(&json!({ "region": "south", "must": true })), Ok(expected));
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_said() {
+        let given =
+            json!({ "regin": "x", "region": "west", "count": "5", "ratio": true, "day": "2026-1-31" });
+        assert_eq!(
+            resolved(&given).unwrap_err(),
+            [
+                "the workflow has no parameter \"regin\", did you mean \"region\"?",
+                "the parameter count must be a whole number, not \"5\"",
+                "the parameter day must be a date such as 2026-01-31, not \"2026-1-31\"",
+                "the parameter must has no default and must be given",
+                "the parameter ratio must be a number, not true",
+                "the parameter region must be one of [\"north\",\"south\"], not \"west\"",
+            ]
+        );
+        let large = json!({ "must": true, "region": "x".repeat(70_000) });
+        assert!(resolved(&large).unwrap_err().iter().all(|error| error.len() < 300));
     }
 }

@@ -151,9 +151,9 @@ impl<'t> Problems<'t> {
     fn byte(&self, char: u32) -> usize {
         /// Characters between two known positions.
         const STRIDE: usize = 64;
-        let known = self.chars.get_or_init(|| {
-            self.text.char_indices().step_by(STRIDE).map(|(byte, _)| byte).collect()
-        });
+        let known = self
+            .chars
+            .get_or_init(|| self.text.char_indices().step_by(STRIDE).map(|(byte, _)| byte).collect());
         let char = char as usize;
         let Some(start) = known.get(char / STRIDE) else { return self.text.len() };
         let rest = &self.text[*start..];

@@ -37,11 +37,13 @@ impl<'n, 't> Fields<'n, 't> {
             expected("a map", node, problems);
             return None;
         };
-        for entry in entries {
-            let key = entry.key.text.as_ref();
-            if !known.contains(&key) {
-                problems.add_with_hint(entry.key.span, format!("unknown key `{}`", short(key)), suggestion(key, known));
+        for entry in entries.iter().filter(|entry| !known.contains(&entry.key.text.as_ref())) {
+            if problems.is_full() {
+                break;
             }
+            let key = entry.key.text.as_ref();
+            let message = format!("unknown key `{}`", short(key));
+            problems.add_with_hint(entry.key.span, message, suggestion(key, known));
         }
         Some(Self { entries, at })
     }
@@ -155,14 +157,19 @@ pub(super) fn whole<T: TryFrom<i64>>(
     let within = number.as_i64().filter(|number| bounds.contains(number));
     let fitting = within.and_then(|number| T::try_from(number).ok());
     if fitting.is_none() {
-        let message = format!("a whole number between {} and {} is expected here", bounds.start(), bounds.end());
+        let message =
+            format!("a whole number between {} and {} is expected here", bounds.start(), bounds.end());
         problems.add(node.span, message);
     }
     fitting
 }
 
 /// Reads a number within bounds.
-pub(super) fn decimal(node: &Node<'_>, bounds: RangeInclusive<f64>, problems: &mut Problems<'_>) -> Option<f64> {
+pub(super) fn decimal(
+    node: &Node<'_>,
+    bounds: RangeInclusive<f64>,
+    problems: &mut Problems<'_>,
+) -> Option<f64> {
     let Content::Number(number) = &node.content else {
         expected("a number", node, problems);
         return None;
@@ -213,7 +220,11 @@ pub(super) fn duration(
 }
 
 /// Reads one of a few words.
-pub(super) fn one_of<T: Copy>(node: &Node<'_>, words: &[(&str, T)], problems: &mut Problems<'_>) -> Option<T> {
+pub(super) fn one_of<T: Copy>(
+    node: &Node<'_>,
+    words: &[(&str, T)],
+    problems: &mut Problems<'_>,
+) -> Option<T> {
     let text = text(node, problems)?;
     let found = words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning);
     if found.is_none() {

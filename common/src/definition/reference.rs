@@ -39,9 +39,7 @@ pub(super) fn resolve<'t>(
 ) -> Option<(Graph, Vec<Task>)> {
     let positions: HashMap<&str, InstanceIndex> = drafts.iter().map(|draft| draft.key).zip(0..).collect();
     let edges = edges(&drafts, &positions, problems);
-    let graph = Graph::new(drafts.len(), &edges)
-        .map_err(|cycle| add_cycle(&cycle, &drafts, problems))
-        .ok();
+    let graph = Graph::new(drafts.len(), &edges).map_err(|cycle| add_cycle(&cycle, &drafts, problems)).ok();
     let mut refs = Vec::new();
     let mut templated = Vec::with_capacity(drafts.len());
     for (draft, by) in drafts.iter().zip(0..) {
@@ -202,9 +200,16 @@ impl<'n, 't> Texts<'_, 'n, '_, 't> {
 }
 
 /// Reports values of tasks that need not have ended when they are read.
-fn check_upstream(refs: &[ValueRef<'_>], drafts: &[Draft<'_, '_>], graph: &Graph, problems: &mut Problems<'_>) {
-    let far: Vec<&ValueRef<'_>> =
-        refs.iter().filter(|reference| graph.upstream(reference.by).binary_search(&reference.of).is_err()).collect();
+fn check_upstream(
+    refs: &[ValueRef<'_>],
+    drafts: &[Draft<'_, '_>],
+    graph: &Graph,
+    problems: &mut Problems<'_>,
+) {
+    let far: Vec<&ValueRef<'_>> = refs
+        .iter()
+        .filter(|reference| graph.upstream(reference.by).binary_search(&reference.of).is_err())
+        .collect();
     let mut targets: Vec<InstanceIndex> = far.iter().map(|reference| reference.of).collect();
     targets.sort_unstable();
     targets.dedup();

@@ -9,7 +9,7 @@ use super::{
     param,
     task::{self, ON_LOST, TRIGGER_RULES},
     with::{Kinds, kinds},
-    workflow::{ACTIVE_RUNS, MISFIRES},
+    workflow::{ACTIVE_RUNS, MISFIRES, OWNER_CHARS_MAX},
 };
 use crate::limits::{NAME_CHARS_MAX, TASKS_MAX};
 
@@ -24,7 +24,10 @@ pub fn schema() -> Value {
         "properties": {
             "workflow": described(name(), "Name of the workflow."),
             "description": text("Free text for people."),
-            "owner": text("Who answers for the workflow."),
+            "owner": {
+                "description": "Who answers for the workflow.",
+                "type": ["string", "null"], "maxLength": OWNER_CHARS_MAX,
+            },
             "schedule": described(json!({ "$ref": "#/$defs/schedule" }), "When it runs by itself; never where absent."),
             "params": {
                 "description": "Parameters that a run may set, by name: a declaration, or a default alone.",
@@ -180,7 +183,10 @@ fn policy() -> Value {
 
 fn task(kinds: &Kinds) -> Value {
     let mut properties = policy_properties();
-    properties.insert("kind".to_owned(), described(name(), "What runs: a built-in kind, or one that executors declare."));
+    properties.insert(
+        "kind".to_owned(),
+        described(name(), "What runs: a built-in kind, or one that executors declare."),
+    );
     properties.insert(
         "after".to_owned(),
         json!({
@@ -197,9 +203,10 @@ fn task(kinds: &Kinds) -> Value {
         .with
         .iter()
         .map(|(kind, with)| {
+            let needed: &[&str] = if kinds.needs_with(with) { &["with"] } else { &[] };
             json!({
                 "if": { "properties": { "kind": { "const": kind } }, "required": ["kind"] },
-                "then": { "properties": { "with": with } },
+                "then": { "properties": { "with": with }, "required": needed },
             })
         })
         .collect();
@@ -214,22 +221,131 @@ fn task(kinds: &Kinds) -> Value {
 
 /// Lets a template stand wherever a number, a boolean or one of a few words is expected, as the check of `with` does.
 fn allow_templates(schema: &mut Value) {
-    match schema {
-        Value::Array(items) => items.iter_mut().for_each(allow_templates),
-        Value::Object(keys) => {
-            keys.values_mut().for_each(allow_templates);
-            let is_constant = keys.contains_key("enum") || keys.contains_key("const");
-            let is_scalar = |name: &Value| matches!(name.as_str(), Some("integer" | "number" | "boolean"));
-            let is_typed = match keys.get("type") {
-                Some(Value::Array(names)) => names.iter().any(is_scalar),
-                Some(name) => is_scalar(name),
-                None => false,
-            };
-            if is_constant || is_typed {
-                let plain = std::mem::take(keys);
-                *schema = json!({ "anyOf": [plain, { "type": "string", "pattern": "\\{\\{" }] });
+    let Value::Object(keys) = schema else { return };
+    for (key, inner) in keys.iter_mut() {
+        match (key.as_str(), inner) {
+            ("properties", Value::Object(named)) => named.values_mut().for_each(allow_templates),
+            ("anyOf" | "oneOf" | "allOf", Value::Array(options)) => {
+                options.iter_mut().for_each(allow_templates);
+            }
+            ("items" | "additionalProperties", inner) => allow_templates(inner),
+            _ => {}
+        }
+    }
+    // A template fits each of several alternatives, so "exactly one" would refuse it.
+    if let Some(options) = keys.remove("oneOf") {
+        keys.insert("anyOf".to_owned(), options);
+    }
+    if !is_scalar(keys) {
+        return;
+    }
+    let mut plain = std::mem::take(keys);
+    for key in ["description", "default"] {
+        keys.extend(plain.remove(key).map(|value| (key.to_owned(), value)));
+    }
+    keys.insert("anyOf".to_owned(), json!([plain, { "type": "string", "pattern": "\\{\\{" }]));
+}
+
+fn is_scalar(schema: &Map<String, Value>) -> bool {
+    let is_scalar = |name: &Value| matches!(name.as_str(), Some("integer" | "number" | "boolean"));
+    let is_constant = schema.contains_key("enum") || schema.contains_key("const");
+    is_constant
+        || match schema.get("type") {
+            Some(Value::Array(names)) => names.iter().any(is_scalar),
+            Some(name) => is_scalar(name),
+            None => false,
+        }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        path::{Path, PathBuf},
+    };
+
+    use super::*;
+    use crate::definition::{node, parse, problem::Problems, to_document};
+
+    fn to_json(text: &str) -> Value {
+        node::read(text, &mut Problems::new(text)).unwrap().to_json()
+    }
+
+    /// The documents of the tests, and those that users are given.
+    fn documents() -> Vec<PathBuf> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let inside = |folder: PathBuf| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let examples = inside(root.join("../examples")).filter(|path| path.is_dir()).flat_map(inside);
+        let workflows = examples.filter(|path| path.ends_with("workflow.yaml"));
+        inside(root.join("tests/accepted")).chain(workflows).collect()
+    }
+
+    #[test]
+    fn good_documents_fit_the_schema() {
+        let validator = jsonschema::draft202012::new(&schema()).unwrap();
+        let documents = documents();
+        assert!(documents.len() >= 4, "{documents:?}");
+        for path in documents {
+            let text = fs::read_to_string(&path).unwrap();
+            let workflow = parse(&text).unwrap_or_else(|rejected| panic!("{}:\n{rejected}", path.display()));
+            for document in [to_json(&text), to_document(&workflow)] {
+                let errors: Vec<String> =
+                    validator.iter_errors(&document).map(|e| format!("{}: {e}", e.instance_path())).collect();
+                assert!(errors.is_empty(), "{}: {errors:#?}", path.display());
             }
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+
+    #[test]
+    fn what_the_schema_refuses_is_refused_by_parse_too() {
+        let validator = jsonschema::draft202012::new(&schema()).unwrap();
+        for (task, is_good) in [
+            ("kind: shell, with: { script: x }", true),
+            ("kind: shell, with: { script: x, success_exit_codes: ['{{ attempt }}'] }", true),
+            ("kind: shell, with: { script: x, success_exit_codes: [zero] }", false),
+            ("kind: shell, with: { script: x, evn: {} }", false),
+            ("kind: shell, with: { script: x, env: { A: 1 } }", false),
+            (
+                "kind: aoi, with: { sources: [a, { name: b }], stages: ['{{ ds }}'], on_empty: '{{ ds }}' }",
+                true,
+            ),
+            ("kind: aoi, with: { sources: [a, { nam: b }] }", false),
+            ("kind: aoi, with: { sources: [a], on_empty: maybe }", false),
+            ("kind: aoi, with: { sources: [a], mirror: { ready: { min_age: 5m } } }", true),
+            ("kind: aoi, with: { sources: [a], mirror: { ready: { min: 5m } } }", false),
+            ("kind: aoi", false),
+            ("kind: custom, with: { any: [thing] }", true),
+            ("kind: custom, with: text", false),
+            ("kind: custom, retries: 2, retry_delay: 1h30m, timeout: ~, after:", true),
+            ("kind: custom, retries: -1", false),
+            ("kind: custom, retry_delay: 5", false),
+            ("kind: custom, on_lost: never", false),
+            ("kind: custom, retry: 5", false),
+            ("with: {}", false),
+        ] {
+            let text = format!("workflow: w\ntasks: {{ a: {{ {task} }} }}\n");
+            assert_eq!(validator.is_valid(&to_json(&text)), is_good, "schema of {task}");
+            assert_eq!(parse(&text).is_ok(), is_good, "parse of {task}");
+        }
+    }
+
+    #[test]
+    fn every_key_that_is_read_is_described() {
+        let schema = schema();
+        let keys = |pointer: &str| {
+            let properties = schema.pointer(pointer).and_then(Value::as_object).unwrap();
+            let mut keys: Vec<_> = properties.keys().map(String::as_str).collect();
+            keys.sort_unstable();
+            keys
+        };
+        let sorted = |known: &[&'static str]| {
+            let mut known = known.to_vec();
+            known.sort_unstable();
+            known
+        };
+        assert_eq!(keys("/properties"), sorted(crate::definition::workflow::KEYS));
+        assert_eq!(keys("/$defs/policy/properties"), sorted(task::POLICY_KEYS));
+        assert_eq!(keys("/$defs/task/properties"), sorted(task::TASK_KEYS));
+        assert_eq!(keys("/$defs/param/anyOf/1/properties"), sorted(param::KEYS));
     }
 }

@@ -170,6 +170,10 @@ fn read<'n, 't>(entry: &'n Entry<'t>, defaults: &Policy, problems: &mut Problems
         problems.add(at, error.to_string());
     }
     let mut draft = Draft { key: &entry.key.text, at, after: Vec::new(), with: None, task: None };
+    if entry.value.is_null() {
+        problems.add(at, format!("the task `{}` is empty, it needs `kind`", short(draft.key)));
+        return draft;
+    }
     let Some(fields) = Fields::open(&entry.value, at, TASK_KEYS, problems) else { return draft };
     let kind = fields.need("kind", problems).and_then(|node| with::kind(node, problems));
     draft.after = fields.read("after", problems, after).unwrap_or_default();

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     id::KindName,
     kind::{aoi::AoiWith, backup::BackupWith, datax::DataxWith, shell::ShellWith},
+    limits::PROBLEMS_MAX,
     nearest::nearest,
     template::is_template,
 };
@@ -30,6 +31,14 @@ pub(super) struct Kinds {
     pub(super) with: Vec<(&'static str, Value)>,
     /// What they refer to.
     pub(super) defs: Map<String, Value>,
+}
+
+impl Kinds {
+    /// Tells whether a schema has keys that must be there.
+    pub(super) fn needs_with(&self, schema: &Value) -> bool {
+        let schema = Checker { defs: &self.defs }.target(schema);
+        strings(schema, "required").next().is_some()
+    }
 }
 
 /// Returns the schemas, made once.
@@ -166,7 +175,10 @@ struct Checker<'k> {
 }
 
 impl<'k> Checker<'k> {
-    fn target(&self, schema: &'k Value) -> &'k Value {
+    fn target<'s>(&self, schema: &'s Value) -> &'s Value
+    where
+        'k: 's,
+    {
         let name = schema.get("$ref").and_then(Value::as_str).and_then(|path| path.strip_prefix("#/$defs/"));
         name.and_then(|name| self.defs.get(name)).unwrap_or(schema)
     }
@@ -187,7 +199,9 @@ impl<'k> Checker<'k> {
         }
         match &node.content {
             Content::Number(number) => bounds(node, number.as_f64().unwrap_or(f64::NAN), schema, faults),
-            Content::Text(text) => length(node, text.chars().count(), ["minLength", "maxLength"], schema, faults),
+            Content::Text(text) => {
+                length(node, text.chars().count(), ["minLength", "maxLength"], schema, faults);
+            }
             Content::List(items) => {
                 length(node, items.len(), ["minItems", "maxItems"], schema, faults);
                 if let Some(of) = schema.get("items") {
@@ -204,11 +218,15 @@ impl<'k> Checker<'k> {
         let properties = schema.get("properties").and_then(Value::as_object);
         let rest = schema.get("additionalProperties");
         for entry in entries {
+            if faults.len() >= PROBLEMS_MAX {
+                return;
+            }
             let (key, at) = (entry.key.text.as_ref(), entry.key.span);
             if let Some(of) = properties.and_then(|properties| properties.get(key)) {
                 self.check(&entry.value, at, of, faults);
             } else if rest == Some(&Value::Bool(false)) {
-                let known: Vec<&str> = properties.into_iter().flat_map(|p| p.keys().map(String::as_str)).collect();
+                let known: Vec<&str> =
+                    properties.into_iter().flat_map(|p| p.keys().map(String::as_str)).collect();
                 let message = format!("unknown key `{}`", short(key));
                 faults.push(Fault { at, message, hint: Some(suggestion(key, &known)) });
             } else if let Some(of) = rest {
@@ -274,7 +292,9 @@ impl<'k> Checker<'k> {
         schemas.iter().for_each(|schema| self.collect(schema, &mut known, &mut wanted));
         wanted.dedup();
         let near = match node.as_map().and_then(<[_]>::first) {
-            Some(entry) => nearest(&entry.key.text, schemas.iter().flat_map(|schema| strings(schema, "required"))),
+            Some(entry) => {
+                nearest(&entry.key.text, schemas.iter().flat_map(|schema| strings(schema, "required")))
+            }
             None => node.as_text().and_then(|text| nearest(text, known.iter().copied())),
         };
         let mut hint = near.map(|near| format!("did you mean `{near}`?"));
@@ -286,6 +306,9 @@ impl<'k> Checker<'k> {
         let wants_text = wanted.iter().any(|wanted| wanted == "a text");
         if wants_text && matches!(node.content, Content::Number(_) | Content::Bool(_)) {
             hint = Some("put it in quotes".to_owned());
+        }
+        if wanted == ["a list"] && node.as_text().is_some_and(|text| !is_template(text)) {
+            hint = Some("put it in brackets, one element for each word".to_owned());
         }
         let found = match node.as_text() {
             Some(text) if is_template(text) => "a template, which gives a text".to_owned(),

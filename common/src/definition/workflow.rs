@@ -7,8 +7,7 @@ use super::{
     param,
     problem::{Problems, Span},
     read::{Fields, boolean, duration, one_of, parsed, text, whole},
-    reference,
-    task,
+    reference, task,
 };
 use crate::{
     schedule::{EVERY_MAX, EVERY_MIN, Misfire, Schedule, ScheduleError, Trigger, parse_timezone},
@@ -33,7 +32,10 @@ pub(super) const MISFIRES: &[(&str, Misfire)] =
     &[("skip", Misfire::Skip), ("once", Misfire::Once), ("all", Misfire::All)];
 
 /// How long a run may take: a year is more than anything that is scheduled.
-pub(super) const RUN_TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24 * 366);
+pub(super) const RUN_TIMEOUT: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_hours(24 * 366);
+/// Characters of an owner; lists are searched by it, and an index holds 191.
+pub(super) const OWNER_CHARS_MAX: usize = 100;
 /// Runs of one workflow at once; each holds memory in the leader.
 pub(super) const ACTIVE_RUNS: RangeInclusive<i64> = 1..=1_000;
 
@@ -42,12 +44,13 @@ pub(super) fn read<'t>(root: &Node<'t>, problems: &mut Problems<'t>) -> Option<W
     let fields = Fields::open(root, Span::default(), KEYS, problems)?;
     let name = fields.need("workflow", problems).and_then(|node| parsed(node, problems));
     let description = fields.read("description", problems, text).unwrap_or_default().to_owned();
-    let owner = fields.read("owner", problems, text).unwrap_or_default().to_owned();
+    let owner = fields.read("owner", problems, owner).unwrap_or_default().to_owned();
     let schedule = fields.read("schedule", problems, schedule);
     let params = fields.read("params", problems, param::read_all).unwrap_or_default();
     let max_active_runs =
         fields.read("max_active_runs", problems, |node, problems| whole(node, ACTIVE_RUNS, problems));
-    let run_timeout = fields.read("timeout", problems, |node, problems| duration(node, RUN_TIMEOUT, problems));
+    let run_timeout =
+        fields.read("timeout", problems, |node, problems| duration(node, RUN_TIMEOUT, problems));
     let defaults = fields.entry("defaults").and_then(|entry| task::read_defaults(entry, problems));
     let tasks = fields
         .need("tasks", problems)
@@ -64,6 +67,15 @@ pub(super) fn read<'t>(root: &Node<'t>, problems: &mut Problems<'t>) -> Option<W
         tasks,
         graph,
     })
+}
+
+fn owner<'n, 't>(node: &'n Node<'t>, problems: &mut Problems<'t>) -> Option<&'n str> {
+    let owner = text(node, problems)?;
+    if owner.chars().nth(OWNER_CHARS_MAX).is_some() {
+        problems.add(node.span, format!("the owner has more than {OWNER_CHARS_MAX} characters"));
+        return None;
+    }
+    Some(owner)
 }
 
 fn schedule<'t>(node: &Node<'t>, problems: &mut Problems<'t>) -> Option<Schedule> {

@@ -136,26 +136,42 @@ mod tests {
 
     #[test]
     fn a_job_and_parameters_of_any_scalar_are_enough() {
-        let with = read(json!({ "job": "a.json", "params": { "day": 20181121, "on": true, "who": "Bob", "rate": 0.10 } }))
-            .expect("parameters");
+        let with = read(
+            json!({ "job": "a.json", "params": { "day": 20181121, "on": true, "who": "Bob", "rate": 0.10 } }),
+        )
+        .expect("parameters");
         let shown: Vec<_> = with.params.values().map(Scalar::to_string).collect();
         assert_eq!(shown, ["20181121", "true", "0.1", "Bob"]);
-        assert_eq!((with.native, with.log_level, with.allow_failed_records), (Native::Auto, LogLevel::Info, None));
+        assert_eq!(
+            (with.native, with.log_level, with.allow_failed_records),
+            (Native::Auto, LogLevel::Info, None)
+        );
     }
 
     #[test]
     fn arguments_are_a_text_or_a_list() {
-        let text = read(json!({ "job": "a", "jvm": " -Xms1g  -Xmx2g" })).expect("a text").jvm.expect("arguments");
+        let text =
+            read(json!({ "job": "a", "jvm": " -Xms1g  -Xmx2g" })).expect("a text").jvm.expect("arguments");
         let list = read(json!({ "job": "a", "jvm": ["-Dx=a b"] })).expect("a list").jvm.expect("arguments");
-        assert_eq!((text.to_list(), list.to_list()), (vec!["-Xms1g".to_owned(), "-Xmx2g".into()], vec!["-Dx=a b".to_owned()]));
+        assert_eq!(
+            (text.to_list(), list.to_list()),
+            (vec!["-Xms1g".to_owned(), "-Xmx2g".into()], vec!["-Dx=a b".to_owned()])
+        );
     }
 
     #[test]
     fn failed_records_are_allowed_by_flag_or_number() {
-        let allow = |value| read(json!({ "job": "a", "allow_failed_records": value })).map(|with| with.allow_failed_records);
+        let allow = |value| {
+            read(json!({ "job": "a", "allow_failed_records": value })).map(|with| with.allow_failed_records)
+        };
         assert_eq!(allow(json!(true)).expect("a flag"), Some(AllowFailed::Any(true)));
         assert_eq!(allow(json!(5)).expect("a number"), Some(AllowFailed::AtMost(5)));
-        assert!(allow(json!("many")).expect_err("a text").to_string().contains("true, false or a number of records"));
+        assert!(
+            allow(json!("many"))
+                .expect_err("a text")
+                .to_string()
+                .contains("true, false or a number of records")
+        );
     }
 
     #[test]

@@ -192,7 +192,10 @@ fn what_is_no_schedule_is_refused_with_a_reason() {
         ("", "a cron expression has 5 fields, or 6 with seconds first, this one has 0"),
         ("* * * *", "a cron expression has 5 fields, or 6 with seconds first, this one has 4"),
         ("0 0 0 1 1 * 2027", "a cron expression has no year field, remove the seventh field"),
-        ("@reboot", "\"@reboot\" is not one of @hourly, @daily, @weekly, @monthly, @yearly, @every <duration>"),
+        (
+            "@reboot",
+            "\"@reboot\" is not one of @hourly, @daily, @weekly, @monthly, @yearly, @every <duration>",
+        ),
         ("0 0 30 2 *", "the cron expression \"0 0 30 2 *\" never fires"),
         ("0 1SUN * * *", "\"1SUN\" is not a part of a cron expression"),
         ("0 0 * * FRX", "\"FRX\" is not a part of a cron expression"),
@@ -202,7 +205,11 @@ fn what_is_no_schedule_is_refused_with_a_reason() {
         assert_eq!(text.parse::<Trigger>().unwrap_err().chain(), message);
     }
     let error = "61 * * * *".parse::<Trigger>().unwrap_err();
-    assert!(error.chain().starts_with("the cron expression \"61 * * * *\" does not read: "), "{}", error.chain());
+    assert!(
+        error.chain().starts_with("the cron expression \"61 * * * *\" does not read: "),
+        "{}",
+        error.chain()
+    );
     assert!("* ".repeat(10_000).parse::<Trigger>().is_err());
     assert!(matches!(Schedule::parse("@daily", "Asia/Peking"), Err(ScheduleError::Timezone(_))));
 }

@@ -6,13 +6,10 @@ use chrono::{
     DateTime, Datelike, Days, FixedOffset, NaiveDate, NaiveTime,
     format::{Item, StrftimeItems},
 };
-use minijinja::{
-    Environment, Error, ErrorKind, Value, filters,
-    value::ValueKind,
-};
+use minijinja::{Environment, Error, ErrorKind, Value, filters, value::ValueKind};
 
 use super::too_large;
-use crate::{nearest::nearest, limits::TEMPLATE_OUTPUT_BYTES_MAX};
+use crate::{limits::TEMPLATE_OUTPUT_BYTES_MAX, nearest::nearest};
 
 /// Decimal places that `round` keeps at most; a double has no more.
 const PLACES_MAX: i64 = 17;
@@ -182,8 +179,8 @@ fn default(value: Value, fallback: Value) -> Value {
     if value.is_undefined() || value.is_none() { fallback } else { value }
 }
 
-fn replace(value: Value, from: &str, to: &str) -> Result<String, Error> {
-    let text = text_of(&value)?;
+fn replace(value: &Value, from: &str, to: &str) -> Result<String, Error> {
+    let text = text_of(value)?;
     let count = text.matches(from).count();
     if text.len() + count.saturating_mul(to.len()) > TEMPLATE_OUTPUT_BYTES_MAX + count * from.len() {
         return Err(cannot(too_large()));
@@ -191,9 +188,9 @@ fn replace(value: Value, from: &str, to: &str) -> Result<String, Error> {
     Ok(text.replace(from, to))
 }
 
-fn join(value: Value, separator: Option<&str>) -> Result<String, Error> {
+fn join(value: &Value, separator: Option<&str>) -> Result<String, Error> {
     if !matches!(value.kind(), ValueKind::Seq) {
-        defined(value)?;
+        defined(value.clone())?;
         return Err(cannot("`join` needs a list"));
     }
     let mut joined = String::new();
@@ -209,8 +206,8 @@ fn join(value: Value, separator: Option<&str>) -> Result<String, Error> {
     Ok(joined)
 }
 
-fn int(value: Value) -> Result<Value, Error> {
-    let text = text_of(&value)?;
+fn int(value: &Value) -> Result<Value, Error> {
+    let text = text_of(value)?;
     let text = text.trim();
     let whole = text.parse::<i64>().ok();
     #[expect(clippy::cast_possible_truncation, reason = "the range is checked")]
@@ -222,8 +219,8 @@ fn int(value: Value) -> Result<Value, Error> {
     }
 }
 
-fn float(value: Value) -> Result<Value, Error> {
-    let number = text_of(&value)?.trim().parse::<f64>().ok().filter(|number| number.is_finite());
+fn float(value: &Value) -> Result<Value, Error> {
+    let number = text_of(value)?.trim().parse::<f64>().ok().filter(|number| number.is_finite());
     number.map(Value::from).ok_or_else(|| cannot("`float` needs a number"))
 }
 
@@ -295,8 +292,8 @@ fn written(write: impl FnOnce(&mut String) -> std::fmt::Result) -> Result<String
     bounded(output)
 }
 
-fn ds_add(value: Value, days: i64) -> Result<String, Error> {
-    let (day, format) = match moment(&value)? {
+fn ds_add(value: &Value, days: i64) -> Result<String, Error> {
+    let (day, format) = match moment(value)? {
         Moment::Day(day, format) => (day, format),
         Moment::Time(time) => (time.date_naive(), "%Y-%m-%d"),
     };
@@ -307,15 +304,15 @@ fn ds_add(value: Value, days: i64) -> Result<String, Error> {
     format_day(moved.ok_or_else(|| cannot("the date is out of range"))?, format)
 }
 
-fn ds_nodash(value: Value) -> Result<String, Error> {
-    match moment(&value)? {
+fn ds_nodash(value: &Value) -> Result<String, Error> {
+    match moment(value)? {
         Moment::Day(day, _) => format_day(day, "%Y%m%d"),
         Moment::Time(time) => format_day(time.date_naive(), "%Y%m%d"),
     }
 }
 
-fn date_format(value: Value, format: &str) -> Result<String, Error> {
-    match moment(&value)? {
+fn date_format(value: &Value, format: &str) -> Result<String, Error> {
+    match moment(value)? {
         Moment::Day(day, _) => format_day(day, format),
         Moment::Time(time) => written(|output| write!(output, "{}", time.format(format))),
     }
@@ -323,7 +320,8 @@ fn date_format(value: Value, format: &str) -> Result<String, Error> {
 
 /// Returns a text as one word of a POSIX shell.
 fn quote(text: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/' | ':' | '=' | '@' | '%');
+    let is_plain =
+        |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/' | ':' | '=' | '@' | '%');
     if !text.is_empty() && text.chars().all(is_plain) {
         return text.to_owned();
     }

@@ -103,7 +103,9 @@ struct Reader<'t> {
 impl<'t> Reader<'t> {
     fn expression(mut self) -> Result<Expression, TemplateError> {
         let start = self.at;
-        if matches!(self.peek(), Some('-' | '+')) && !self.rest()[1..].starts_with(|c: char| c.is_ascii_digit()) {
+        if matches!(self.peek(), Some('-' | '+'))
+            && !self.rest()[1..].starts_with(|c: char| c.is_ascii_digit())
+        {
             return Err(refused(self.here(), "`{{-` is not supported, write `{{`"));
         }
         self.skip_blank();
@@ -148,7 +150,11 @@ impl<'t> Reader<'t> {
         let at = start..self.at;
         check_root(root, start..start + root.len())?;
         if self.peek() == Some('(') {
-            return Err(hinted(self.here(), "calls are not supported", "a date moves with `ds | ds_add(-1)`"));
+            return Err(hinted(
+                self.here(),
+                "calls are not supported",
+                "a date moves with `ds | ds_add(-1)`",
+            ));
         }
         if root == "values" && path.len() < 3 {
             return Err(hinted(at, "`values` needs a task and a key", "write `values.<task>.<key>`"));

@@ -8,20 +8,17 @@ fn variables() -> Variables {
     let end = Timestamp::parse("2026-01-31T18:30:00Z").unwrap();
     let run = RunId::new(start, 7);
     let object = |value: Value| value.as_object().cloned().unwrap();
-    Variables::new(
-        run,
-        "nightly".parse().unwrap(),
-        "report".parse().unwrap(),
-        2,
-        DataInterval { start, end },
-    )
-    .with_timezone(chrono_tz::Asia::Shanghai)
-    .with_params(object(json!({
-        "region": "north", "n": 5, "ratio": 2.675, "whole": 3.0, "flag": true, "none": null,
-        "list": ["a", 1, false], "spaced": "  x y ", "sql": "it's", "empty": "",
-    })))
-    .with_values("orders".parse().unwrap(), object(json!({ "rows": 1200, "files": { "first": "a.csv" } })))
-    .with_values("task-name".parse().unwrap(), object(json!({ "key": "v" })))
+    Variables::new(run, "nightly".parse().unwrap(), "report".parse().unwrap(), 2, DataInterval { start, end })
+        .with_timezone(chrono_tz::Asia::Shanghai)
+        .with_params(object(json!({
+            "region": "north", "n": 5, "ratio": 2.675, "whole": 3.0, "flag": true, "none": null,
+            "list": ["a", 1, false], "spaced": "  x y ", "sql": "it's", "empty": "",
+        })))
+        .with_values(
+            "orders".parse().unwrap(),
+            object(json!({ "rows": 1200, "files": { "first": "a.csv" } })),
+        )
+        .with_values("task-name".parse().unwrap(), object(json!({ "key": "v" })))
 }
 
 fn rendered(text: &str) -> String {
@@ -91,10 +88,16 @@ fn filters_do_what_their_names_say() {
         ("{{ params.ratio | round(1) }} {{ params.ratio | round | int }} {{ params.n | round }}", "2.7 3 5"),
         ("{{ -5 | abs }}", "5"),
         ("{{ params.list | tojson }} {{ params.region | tojson }}", "[\"a\",1,false] \"north\""),
-        ("{{ ds | ds_add(-31) }} {{ ds_nodash | ds_add(1) }} {{ ts | ds_add(1) }}", "2025-12-31 20260201 2026-01-31"),
+        (
+            "{{ ds | ds_add(-31) }} {{ ds_nodash | ds_add(1) }} {{ ts | ds_add(1) }}",
+            "2025-12-31 20260201 2026-01-31",
+        ),
         ("{{ ds | ds_nodash }} {{ ts | ds_nodash }}", "20260131 20260130"),
         ("{{ ds | date_format('%Y/%m/%d') }} {{ ts | date_format('%H:%M %z') }}", "2026/01/31 18:30 +0000"),
-        ("{{ params.sql | quote }} {{ params.region | quote }} {{ params.empty | quote }}", "'it'\"'\"'s' north ''"),
+        (
+            "{{ params.sql | quote }} {{ params.region | quote }} {{ params.empty | quote }}",
+            "'it'\"'\"'s' north ''",
+        ),
     ] {
         assert_eq!(rendered(text), expected, "{text}");
     }
@@ -107,8 +110,14 @@ fn what_is_not_there_is_an_error_and_not_an_empty_text() {
     assert_eq!(fails_as("{{ values.other.key }}"), "`values.other.key` has no value");
     assert_eq!(fails_as("{{ params.none }}"), "`params.none` has no value");
     assert_eq!(fails_as("{{ params.region.inner.more }}"), "`params.region.inner.more` has no value");
-    assert_eq!(fails_as("{{ params.region | ds_add(1) }}"), "a date such as 2026-01-31 or an RFC 3339 time is needed");
-    assert_eq!(fails_as("{{ ds | date_format('%q%') }}"), "the filter `date_format` needs a format such as '%Y/%m/%d'");
+    assert_eq!(
+        fails_as("{{ params.region | ds_add(1) }}"),
+        "a date such as 2026-01-31 or an RFC 3339 time is needed"
+    );
+    assert_eq!(
+        fails_as("{{ ds | date_format('%q%') }}"),
+        "the filter `date_format` needs a format such as '%Y/%m/%d'"
+    );
     assert_eq!(fails_as("{{ params.region | int }}"), "`int` needs a number");
     assert_eq!(fails_as("{{ params.region | join }}"), "`join` needs a list");
     let far = format!("{{{{ ds {}}}}}", "| ds_add(365000) ".repeat(9));
@@ -117,7 +126,8 @@ fn what_is_not_there_is_an_error_and_not_an_empty_text() {
 
 #[test]
 fn text_without_expressions_stays_as_it_is() {
-    for text in ["", "plain", "${#array[@]} ${v%%.*}", "awk '{print $1}'", "{ {x} }", "}}", "{%", "{# no end"] {
+    for text in ["", "plain", "${#array[@]} ${v%%.*}", "awk '{print $1}'", "{ {x} }", "}}", "{%", "{# no end"]
+    {
         assert_eq!(Template::check(text), Ok(Refs::default()), "{text}");
         assert_eq!(rendered(text), text);
     }
@@ -161,8 +171,14 @@ fn bombs_are_refused_when_they_are_read() {
         ("{{ 'x' | indent(300000000) }}", "`indent` is not a known filter"),
         ("{{ 'x' * 1000000000 }}", "the operator `*` is not supported"),
         ("{{ ds ~ ds }}", "the operator `~` is not supported"),
-        ("{%- for i in range(1000000000) %}x{% endfor %}", "statements are not supported in templates, only `{{ ... }}`"),
-        ("{% macro m() %}{{ m() }}{% endmacro %}", "statements are not supported in templates, only `{{ ... }}`"),
+        (
+            "{%- for i in range(1000000000) %}x{% endfor %}",
+            "statements are not supported in templates, only `{{ ... }}`",
+        ),
+        (
+            "{% macro m() %}{{ m() }}{% endmacro %}",
+            "statements are not supported in templates, only `{{ ... }}`",
+        ),
         ("{{ range(1000000000) }}", "`range` is not a known name"),
         ("{{ namespace() }}", "`namespace` is not a known name"),
         ("{{ params.region.upper() }}", "calls are not supported"),
@@ -207,20 +223,50 @@ fn every_step_of_an_expression_is_bounded() {
 fn mistakes_are_explained_where_they_are() {
     for (text, at, message, hint) in [
         ("x {{ dss }}", "dss", "`dss` is not a known name", Some("did you mean `ds`?")),
-        ("{{ execution_date }}", "execution_date", "`execution_date` is not a known name", Some("did you mean `logical_date`?")),
-        ("{{ yesterday_ds }}", "yesterday_ds", "`yesterday_ds` is not a known name", Some("write `ds | ds_add(-1)`")),
+        (
+            "{{ execution_date }}",
+            "execution_date",
+            "`execution_date` is not a known name",
+            Some("did you mean `logical_date`?"),
+        ),
+        (
+            "{{ yesterday_ds }}",
+            "yesterday_ds",
+            "`yesterday_ds` is not a known name",
+            Some("write `ds | ds_add(-1)`"),
+        ),
         ("{{ ds | uper }}", "uper", "`uper` is not a known filter", Some("did you mean `upper`?")),
         ("a {{ ds", "{{", "this `{{` is not closed", Some("to write `{{` itself, use `{{ '{{' }}`")),
         ("{{ ds | replace('a') }}", "replace", "the filter `replace` takes 2 constants, not 1", None),
-        ("{{ values.a }}", "values.a", "`values` needs a task and a key", Some("write `values.<task>.<key>`")),
-        ("{{ values.a-b.c }}", "values.a", "`values` needs a task and a key", Some("write `values.<task>.<key>`")),
+        (
+            "{{ values.a }}",
+            "values.a",
+            "`values` needs a task and a key",
+            Some("write `values.<task>.<key>`"),
+        ),
+        (
+            "{{ values.a-b.c }}",
+            "values.a",
+            "`values` needs a task and a key",
+            Some("write `values.<task>.<key>`"),
+        ),
         ("{{ ds | default(ts) }}", "ts", "only constants are allowed here", None),
         ("{{ 'abc }}", "'", "this quote is not closed", None),
         ("{{- ds }}", "-", "`{{-` is not supported, write `{{`", None),
-        ("{{ ds -}}", "-", "the operator `-` is not supported", Some("a key with `-` is written as values['task-name'].key")),
+        (
+            "{{ ds -}}",
+            "-",
+            "the operator `-` is not supported",
+            Some("a key with `-` is written as values['task-name'].key"),
+        ),
         ("{{ .Names }}", ".", "'.' is not expected here", Some("to write `{{` itself, use `{{ '{{' }}`")),
         ("{{ }}", "}", "the expression ends too early", None),
-        ("{{ params. }}", "", "a key is missing after `.`", Some("a key that is not a plain word is written as ['key']")),
+        (
+            "{{ params. }}",
+            "",
+            "a key is missing after `.`",
+            Some("a key that is not a plain word is written as ['key']"),
+        ),
     ] {
         let error = refused_as(text);
         assert_eq!(error.message, message, "{text}");

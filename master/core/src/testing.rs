@@ -5,5 +5,5 @@ mod script;
 mod store;
 
 pub use harness::Harness;
-pub use script::run_script;
+pub use script::{command_count, outcome, run_script};
 pub use store::MemoryStore;

@@ -1,0 +1,234 @@
+//! What executors say in a script, and what each of them holds meanwhile.
+
+use std::collections::BTreeMap;
+
+use millrace_common::{
+    id::{AttemptId, ExecutorName, RunId, SessionId, SpoolId},
+    state::AttemptState,
+    time::Timestamp,
+};
+
+use super::{Outcome, Stage};
+use crate::{
+    batch::{AttemptEnd, Effect, Message, Proof, Verdict},
+    input::{Held, Hello, Input, Report},
+};
+
+/// An executor on the stage.
+#[derive(Clone)]
+pub(super) struct Place {
+    sessions: Vec<SessionId>,
+    is_connected: bool,
+    hello: Hello,
+    held: BTreeMap<AttemptId, Report>,
+}
+
+impl Place {
+    /// Returns the newest session.
+    pub(super) fn present(&self) -> Option<SessionId> {
+        self.sessions.last().copied()
+    }
+
+    /// Returns the session before that.
+    pub(super) fn stale(&self) -> Option<SessionId> {
+        self.sessions.iter().rev().nth(1).copied()
+    }
+}
+
+impl Stage {
+    pub(super) fn executor(&mut self, name: &str, words: &[&str]) -> Outcome {
+        let executor: ExecutorName = name.parse().map_err(|error| format!("{error}"))?;
+        let mut hello = Hello {
+            executor,
+            slots: 1,
+            labels: BTreeMap::new(),
+            kinds: vec!["shell".to_owned()],
+            spool: self.new_spool(),
+            boot: "boot-1".into(),
+            is_clean: true,
+            version: "test".into(),
+            held: Vec::new(),
+        };
+        for pair in words.chunks(2) {
+            match pair {
+                ["slots", count] => hello.slots = count.parse().map_err(|_| "slots is a number")?,
+                ["kinds", kinds] => hello.kinds = kinds.split(',').map(str::to_owned).collect(),
+                ["labels", labels] => {
+                    let pairs = labels.split(',').filter_map(|pair| pair.split_once('='));
+                    hello.labels = pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+                }
+                _ => return Err("an executor has slots, kinds and labels".to_owned()),
+            }
+        }
+        self.connect(hello)
+    }
+
+    fn new_spool(&mut self) -> SpoolId {
+        self.spools += 1;
+        let run = RunId::new(Timestamp::default(), self.spools);
+        SpoolId(run.to_string().parse().unwrap_or_default())
+    }
+
+    fn connect(&mut self, hello: Hello) -> Outcome {
+        self.sessions += 1;
+        let session = SessionId(self.sessions);
+        let held = hello.held.iter().map(|held| (held.attempt, held.report.clone())).collect();
+        let place = self.places.entry(hello.executor.clone()).or_insert_with(|| Place {
+            sessions: Vec::new(),
+            is_connected: true,
+            hello: hello.clone(),
+            held: BTreeMap::new(),
+        });
+        place.sessions.push(session);
+        place.is_connected = true;
+        place.hello = hello.clone();
+        place.held = held;
+        let done = self.harness.input(Input::ExecutorConnected(session, Box::new(hello)));
+        self.show(done)
+    }
+
+    /// Lets the leader fail and every connected executor come to the next one with all that it holds.
+    pub(super) fn fail_over_with_executors(&mut self) {
+        let _ = self.fail_over();
+        let connected: Vec<_> = self.places.values().filter(|place| place.is_connected).cloned().collect();
+        for place in connected {
+            let held = place.held.iter().map(|(attempt, report)| Held { attempt: *attempt, report: report.clone() });
+            let hello = Hello { held: held.collect(), is_clean: false, ..place.hello };
+            let executor = hello.executor.to_string();
+            let _ = self.connect(hello);
+            let _ = self.executor_says(&executor, "beats", &["0"], Place::present);
+        }
+    }
+
+    pub(super) fn executor_says(
+        &mut self,
+        name: &str,
+        verb: &str,
+        rest: &[&str],
+        session: fn(&Place) -> Option<SessionId>,
+    ) -> Outcome {
+        let place = self.places.get(name).cloned().ok_or("no such command or executor")?;
+        let session = session(&place).ok_or("the executor has no such session")?;
+        let input = match (verb, rest) {
+            ("accepts", [attempt]) => self.report(name, session, attempt, Report::Accepted)?,
+            ("starts", [attempt]) => {
+                let at = self.harness.now.wall;
+                self.report(name, session, attempt, Report::Started { at })?
+            }
+            ("kills", [attempt]) => self.report(name, session, attempt, Report::Killing)?,
+            ("ends", [attempt, state, words @ ..]) => {
+                let end = self.end(state, words)?;
+                self.report(name, session, attempt, Report::Ended(end))?
+            }
+            ("beats", [number, words @ ..]) => self.heartbeat(&place, session, number, words)?,
+            ("leaves", []) => {
+                self.places.entry(place.hello.executor).and_modify(|place| place.is_connected = false);
+                Input::ExecutorDisconnected(session)
+            }
+            ("returns", words) => return self.returns(place.hello, words),
+            _ => return Err("no such report".to_owned()),
+        };
+        let done = self.harness.input(input);
+        self.show(done)
+    }
+
+    fn heartbeat(&self, place: &Place, session: SessionId, number: &str, words: &[&str]) -> Result<Input, String> {
+        let number = number.parse().map_err(|_| "a heartbeat has a number")?;
+        let held = match words {
+            [] => place.held.iter().map(|(attempt, report)| (*attempt, state_of(report))).collect(),
+            ["holding", "nothing"] => Vec::new(),
+            words => {
+                let held = self.holding(words)?;
+                held.iter().map(|held| (held.attempt, state_of(&held.report))).collect()
+            }
+        };
+        Ok(Input::HeartbeatReceived { session, number, held })
+    }
+
+    fn returns(&mut self, mut hello: Hello, words: &[&str]) -> Outcome {
+        hello.is_clean = false;
+        let mut rest = words;
+        while let [word, after @ ..] = rest {
+            match *word {
+                "clean" => hello.is_clean = true,
+                "new" => hello.spool = self.new_spool(),
+                "booted" => hello.boot = format!("boot-{}", self.sessions + 1).into(),
+                "holding" => break,
+                _ => return Err(format!("no such circumstance: {word}")),
+            }
+            rest = after;
+        }
+        hello.held = self.holding(rest)?;
+        self.connect(hello)
+    }
+
+    fn holding(&self, words: &[&str]) -> Result<Vec<Held>, String> {
+        let mut all = Vec::new();
+        for triple in words.chunks(3) {
+            let ["holding", attempt, state] = triple else { return Err("holding an attempt in a state".to_owned()) };
+            let report = match *state {
+                "accepted" => Report::Accepted,
+                "running" => Report::Started { at: self.harness.now.wall },
+                "killing" => Report::Killing,
+                ended => Report::Ended(self.end(ended, &[])?),
+            };
+            all.push(Held { attempt: self.attempt(attempt)?, report });
+        }
+        Ok(all)
+    }
+
+    fn report(&mut self, name: &str, session: SessionId, attempt: &str, report: Report) -> Result<Input, String> {
+        let attempt = self.attempt(attempt)?;
+        if let Some(place) = self.places.get_mut(name) {
+            place.held.insert(attempt, report.clone());
+        }
+        Ok(Input::AttemptReported { session, attempt, report })
+    }
+
+    fn end(&self, state: &str, words: &[&str]) -> Result<AttemptEnd, String> {
+        let state: AttemptState = state.parse().map_err(|error| format!("{error}"))?;
+        let values = words.iter().position(|word| *word == "values").and_then(|at| words.get(at + 1));
+        Ok(AttemptEnd {
+            state,
+            exit_code: None,
+            reason: "".into(),
+            values: values.map(|text| (*text).into()),
+            is_skipped: words.contains(&"skipped"),
+            is_permanent: words.contains(&"permanent"),
+            started_at: None,
+            ended_at: self.harness.now.wall,
+            log_bytes: 0,
+            proof: if state == AttemptState::Rejected { Proof::Refused } else { Proof::Reported },
+        })
+    }
+
+    /// Lets an executor do what it is told: forget what is acknowledged.
+    pub(super) fn hear(&mut self, effect: &Effect) {
+        let Effect::Send(session, message) = effect else { return };
+        let Some(place) = self.places.values_mut().find(|place| place.present() == Some(*session)) else { return };
+        match message {
+            Message::Ack(attempt) => drop(place.held.remove(attempt)),
+            Message::Welcome(verdicts) => {
+                for (attempt, _) in verdicts.iter().filter(|(_, verdict)| *verdict == Verdict::Discard) {
+                    place.held.remove(attempt);
+                }
+            }
+            Message::Refused(_) | Message::HeartbeatAnswer(_) | Message::Start(_) | Message::Kill { .. } => {}
+        }
+    }
+
+    pub(super) fn executor_of(&self, session: SessionId) -> Option<String> {
+        let place = self.places.values().find(|place| place.sessions.contains(&session))?;
+        let is_present = place.present() == Some(session);
+        Some(format!("{}{}", place.hello.executor, if is_present { "" } else { " (stale)" }))
+    }
+}
+
+fn state_of(report: &Report) -> AttemptState {
+    match report {
+        Report::Accepted => AttemptState::Accepted,
+        Report::Started { .. } => AttemptState::Running,
+        Report::Killing => AttemptState::Killing,
+        Report::Ended(end) => end.state,
+    }
+}

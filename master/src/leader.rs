@@ -1,0 +1,133 @@
+//! A term: everything that a leader owns is made here and dropped here.
+
+pub(crate) mod inbox;
+mod outbox;
+pub(crate) mod sessions;
+
+use std::{sync::Arc, time::Duration};
+
+use millrace_common::time::Clock;
+use millrace_core::{Batch, Change, Scheduler};
+use millrace_runtime::chain::Chain;
+use millrace_store::{CommitError, Writer};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use self::inbox::{Handle, LeaderGone};
+use self::{
+    inbox::{Inbound, Inbox},
+    outbox::Outbox,
+};
+use crate::feed::Feed;
+
+/// Inputs that one wake-up takes in; they share a commit.
+const INPUTS_PER_WAKE_MAX: usize = 4_096;
+/// How long to sleep where nothing is due: a wall clock that was set is noticed after this long at the latest.
+const SLEEP_MAX: Duration = Duration::from_secs(60);
+
+/// Why a term ended.
+#[derive(Debug)]
+pub(crate) enum TermEnd {
+    /// The program is to stop. Everything decided is durable.
+    Stopped,
+    /// A commit failed or its outcome is not known.
+    CommitFailed(CommitError),
+}
+
+/// The parts of a term.
+pub(crate) struct TermParts {
+    pub(crate) scheduler: Scheduler,
+    pub(crate) writer: Writer,
+    pub(crate) inbox: Inbox,
+    pub(crate) feed: Feed,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// Leads until told to stop or unable to commit.
+pub(crate) async fn run_term(parts: TermParts, shutdown: CancellationToken) -> TermEnd {
+    let TermParts { mut scheduler, mut writer, mut inbox, feed, clock } = parts;
+    let mut outbox = Outbox::new(scheduler.term(), feed);
+    let mut inbound = Vec::with_capacity(INPUTS_PER_WAKE_MAX);
+    loop {
+        let now = clock.now();
+        let sleep = scheduler.poll_timeout().map_or(SLEEP_MAX, |deadline| deadline.since(now.uptime).min(SLEEP_MAX));
+        // Biased: a stop comes before new work. The arms hold no logic, so that none of it depends on which one wins.
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return TermEnd::Stopped,
+            _ = inbox.take(&mut inbound, INPUTS_PER_WAKE_MAX) => {}
+            () = tokio::time::sleep(sleep) => {}
+        }
+        let now = clock.now();
+        for item in inbound.drain(..) {
+            if let Some(input) = outbox.admit(item) {
+                scheduler.handle(now, input);
+            }
+        }
+        scheduler.handle_timeout(now);
+        while let Some(batch) = scheduler.take_batch() {
+            if let Err(error) = commit_and_release(&mut writer, &mut outbox, batch).await {
+                tracing::error!(error = %Chain(&error), "commit failed, the term ends");
+                return TermEnd::CommitFailed(error);
+            }
+            for input in outbox.broken_sessions() {
+                scheduler.handle(now, input);
+            }
+        }
+    }
+}
+
+async fn commit_and_release(writer: &mut Writer, outbox: &mut Outbox, batch: Batch) -> Result<(), CommitError> {
+    let committed = writer.commit(batch).await?;
+    log_changes(&committed.changes);
+    outbox.release(committed.changes, committed.effects);
+    Ok(())
+}
+
+/// State changes are logged from what was committed, in this one place, so that log and database agree.
+fn log_changes(changes: &[Change]) {
+    for change in changes {
+        match change {
+            Change::WorkflowApplied { version, workflow, .. } => {
+                tracing::info!(workflow = %workflow.name, version, "workflow applied");
+            }
+            Change::CursorMoved { workflow, skipped: Some(skipped), .. } => {
+                tracing::warn!(%workflow, count = skipped.count, "scheduled intervals passed over");
+            }
+            Change::CursorMoved { .. } => {}
+            Change::RunCreated(created) => {
+                tracing::info!(run_id = %created.run, workflow = %created.workflow, "run created");
+            }
+            Change::RunMoved { run, from, to, .. } => {
+                tracing::info!(run_id = %run, state_from = %from, state_to = %to, "run moved");
+            }
+            Change::RunEnding { run, reason, .. } => tracing::info!(run_id = %run, %reason, "run is being ended"),
+            Change::TaskMoved { instance, from, to, .. } => {
+                tracing::debug!(run_id = %instance.run, task = instance.index, state_from = %from, state_to = %to, "task moved");
+            }
+            Change::AttemptAssigned { attempt, executor, .. } => {
+                tracing::debug!(%attempt, executor_id = %executor, "attempt assigned");
+            }
+            Change::AttemptMoved { attempt, from, to, .. } => {
+                tracing::debug!(%attempt, state_from = %from, state_to = %to, "attempt moved");
+            }
+            Change::AttemptEnded { attempt, end, .. } => {
+                tracing::debug!(%attempt, state_to = %end.state, reason = %end.reason, "attempt ended");
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for TermParts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TermParts").field("term", &self.scheduler.term()).finish_non_exhaustive()
+    }
+}
+
+impl Inbox {
+    /// Waits for something and takes all that is there, up to `max`.
+    ///
+    /// Cancellation-safe: what was not returned stays queued.
+    async fn take(&mut self, into: &mut Vec<Inbound>, max: usize) -> usize {
+        self.queue.recv_many(into, max).await
+    }
+}

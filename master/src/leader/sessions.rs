@@ -1,0 +1,48 @@
+//! The executors' sessions of a term: where messages to them go.
+//!
+//! Each session has a bounded queue. An executor that does not read fast enough loses its session; it comes back and is
+//! told everything again, which is cheaper than memory without bound.
+
+use std::collections::BTreeMap;
+
+use millrace_common::id::SessionId;
+use millrace_proto::v1;
+use tokio::sync::mpsc;
+
+/// Messages that wait for one executor.
+pub(crate) const SESSION_QUEUE_MAX: usize = 1_024;
+
+/// The sending end of a session's queue.
+pub(crate) type SessionSender = mpsc::Sender<v1::LeaderMessage>;
+
+/// The sessions of a term.
+#[derive(Debug, Default)]
+pub(super) struct Sessions {
+    senders: BTreeMap<SessionId, SessionSender>,
+    broken: Vec<SessionId>,
+}
+
+impl Sessions {
+    pub(super) fn open(&mut self, session: SessionId, sender: SessionSender) {
+        self.senders.insert(session, sender);
+    }
+
+    pub(super) fn close(&mut self, session: SessionId) {
+        self.senders.remove(&session);
+    }
+
+    /// Queues a message; a full or closed queue breaks the session.
+    pub(super) fn send(&mut self, session: SessionId, message: v1::LeaderMessage) {
+        let Some(sender) = self.senders.get(&session) else { return };
+        if let Err(error) = sender.try_send(message) {
+            tracing::warn!(session_id = session.0, reason = %error, "session broken");
+            self.senders.remove(&session);
+            self.broken.push(session);
+        }
+    }
+
+    /// Returns the sessions that broke since the last call.
+    pub(super) fn take_broken(&mut self) -> Vec<SessionId> {
+        std::mem::take(&mut self.broken)
+    }
+}

@@ -1,0 +1,162 @@
+//! Rows and answers as messages.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use millrace_common::{id::InstanceIndex, state::TaskState, time::Timestamp, workflow::Workflow};
+use millrace_core::{Explanation, ExecutorSummary, Trigger};
+use millrace_proto::v1;
+use millrace_store::query::{AttemptDetail, RunDetail, RunSummary, TaskDetail, VersionSource, WorkflowSummary};
+
+fn micros(time: Option<Timestamp>) -> Option<i64> {
+    time.map(Timestamp::as_micros)
+}
+
+pub(super) fn workflow(row: &WorkflowSummary, definition: &Workflow) -> v1::WorkflowSummary {
+    let schedule = definition.schedule.as_ref();
+    let next = schedule.zip(row.cursor).and_then(|(schedule, cursor)| schedule.next_interval(cursor));
+    v1::WorkflowSummary {
+        next_run_at: next.map(|interval| interval.end.as_micros()),
+        last_run_state: row.last_run.as_ref().map_or_else(String::new, |run| run.state.to_string()),
+        ..described(definition, row.version, row.applied_at)
+    }
+}
+
+pub(super) fn version(row: &VersionSource, definition: &Workflow) -> v1::WorkflowSummary {
+    described(definition, row.version, row.applied_at)
+}
+
+fn described(definition: &Workflow, version: u32, applied_at: Timestamp) -> v1::WorkflowSummary {
+    v1::WorkflowSummary {
+        name: definition.name.to_string(),
+        version,
+        owner: definition.owner.clone(),
+        schedule: definition.schedule.as_ref().map_or_else(String::new, ToString::to_string),
+        tasks: u32::try_from(definition.tasks.len()).unwrap_or(u32::MAX),
+        applied_at: applied_at.as_micros(),
+        next_run_at: None,
+        last_run_state: String::new(),
+    }
+}
+
+pub(super) fn run(row: &RunSummary) -> v1::RunSummary {
+    let (trigger, retry_of) = trigger(row.trigger);
+    v1::RunSummary {
+        run: row.run.to_string(),
+        workflow: row.workflow.to_string(),
+        version: row.version,
+        state: row.state.to_string(),
+        trigger,
+        interval_start: row.interval.start.as_micros(),
+        interval_end: row.interval.end.as_micros(),
+        created_at: row.created_at.as_micros(),
+        started_at: micros(row.started_at),
+        ended_at: micros(row.ended_at),
+        reason: row.reason.as_deref().unwrap_or_default().to_owned(),
+        params: String::new(),
+        retry_of,
+    }
+}
+
+fn trigger(trigger: Trigger) -> (String, String) {
+    match trigger {
+        Trigger::Schedule => ("schedule".to_owned(), String::new()),
+        Trigger::Manual => ("manual".to_owned(), String::new()),
+        Trigger::Retry(of) => ("retry".to_owned(), of.to_string()),
+    }
+}
+
+fn run_of(detail: &RunDetail) -> v1::RunSummary {
+    let created = &detail.created;
+    let (trigger, retry_of) = trigger(created.trigger);
+    let reason = detail.reason.as_deref().or(detail.ending.as_ref().map(|(_, reason)| &**reason));
+    v1::RunSummary {
+        run: created.run.to_string(),
+        workflow: created.workflow.to_string(),
+        version: created.version,
+        state: detail.state.to_string(),
+        trigger,
+        interval_start: created.interval.start.as_micros(),
+        interval_end: created.interval.end.as_micros(),
+        created_at: created.at.as_micros(),
+        started_at: micros(detail.started_at),
+        ended_at: micros(detail.ended_at),
+        reason: reason.unwrap_or_default().to_owned(),
+        params: created.params.to_string(),
+        retry_of,
+    }
+}
+
+pub(super) fn run_detail(
+    detail: &RunDetail,
+    definition: &Workflow,
+    mut values: BTreeMap<InstanceIndex, Arc<str>>,
+) -> v1::GetRunResponse {
+    let rows: BTreeMap<InstanceIndex, &TaskDetail> = detail.tasks.iter().map(|row| (row.index, row)).collect();
+    let mut by_instance: BTreeMap<InstanceIndex, Vec<v1::AttemptView>> = BTreeMap::new();
+    for row in &detail.attempts {
+        by_instance.entry(row.attempt.instance.index).or_default().push(attempt(row));
+    }
+    let tasks = (0..)
+        .zip(&definition.tasks)
+        .map(|(index, task)| {
+            let row = rows.get(&index);
+            v1::TaskView {
+                index,
+                name: task.name.to_string(),
+                kind: task.kind.to_string(),
+                // No row yet: it has not left `waiting`.
+                state: row.map_or(TaskState::Waiting, |row| row.state).to_string(),
+                upstream: definition.graph.upstream(index).to_vec(),
+                changed_at: row.map(|row| row.moved_at.as_micros()),
+                retry_at: micros(row.and_then(|row| row.retry_at)),
+                values: values.remove(&index).as_deref().unwrap_or_default().to_owned(),
+                attempts: by_instance.remove(&index).unwrap_or_default(),
+            }
+        })
+        .collect();
+    v1::GetRunResponse { run: Some(run_of(detail)), tasks }
+}
+
+fn attempt(row: &AttemptDetail) -> v1::AttemptView {
+    v1::AttemptView {
+        number: row.attempt.number,
+        state: row.state.to_string(),
+        executor: row.executor.to_string(),
+        assigned_at: row.assigned_at.as_micros(),
+        started_at: micros(row.started_at),
+        ended_at: micros(row.ended_at),
+        exit_code: row.exit_code,
+        reason: row.reason.as_deref().unwrap_or_default().to_owned(),
+        log_bytes: row.log_bytes,
+    }
+}
+
+pub(super) fn explanation(explanation: Explanation) -> v1::ExplainRunResponse {
+    v1::ExplainRunResponse {
+        state: explanation.state.to_string(),
+        reason: explanation.reason.map_or_else(String::new, |reason| reason.to_string()),
+        tasks: explanation
+            .tasks
+            .into_iter()
+            .map(|task| v1::TaskReason {
+                task: task.task.to_string(),
+                state: task.state.to_string(),
+                code: task.reason.code().to_owned(),
+                text: task.reason.to_string(),
+            })
+            .collect(),
+    }
+}
+
+pub(super) fn executor(summary: ExecutorSummary) -> v1::ExecutorView {
+    v1::ExecutorView {
+        name: summary.name.to_string(),
+        state: if summary.is_connected { "connected" } else { "disconnected" }.to_owned(),
+        slots: summary.slots,
+        slots_used: summary.slots_used,
+        labels: summary.labels.into_iter().collect(),
+        kinds: summary.kinds,
+        version: summary.version.to_string(),
+        silent_ms: Some(summary.silent_ms),
+    }
+}

@@ -1,0 +1,183 @@
+//! SQLite: one file in one folder, for one process.
+//!
+//! Write-ahead log with `synchronous = FULL`: a commit is on the disk when it returns. The one connection that writes
+//! belongs to whoever leads; pages and queries read through a small pool that cannot write and never blocks it.
+
+use std::{fmt::Write as _, path::Path, time::Duration};
+
+use futures_util::TryStreamExt;
+use sqlx::{
+    Arguments, ConnectOptions, Connection as _, Executor, SqlSafeStr, SqlStr,
+    sqlite::{
+        SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+        SqliteSynchronous,
+    },
+};
+
+use super::{Cell, Row};
+use crate::bulk::{Form, Shape};
+
+/// How long a statement waits for another connection's lock.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Read-only connections; each has a thread. Two cores are busy with four.
+const READERS_MAX: u32 = 4;
+/// How long a query waits for one of them.
+const READER_WAIT_MAX: Duration = Duration::from_secs(5);
+/// Pages of 4 KiB in the log before they are copied into the file: fewer, larger copies than the default of 1,000.
+const CHECKPOINT_PAGES: &str = "4096";
+/// Bytes that the log keeps after a copy: what a burst made longer is given back.
+const LOG_BYTES_KEPT: &str = "67108864";
+/// Memory for pages, in KiB (negative means that to SQLite), of a connection that writes or loads.
+const CACHE_KIB: &str = "-8192";
+/// Rows on their way from the connection's thread; the default of 50 makes two threads wait for each other.
+const ROWS_IN_FLIGHT: usize = 1_024;
+
+/// A database file and how to connect to it.
+#[derive(Debug)]
+pub(crate) struct Sqlite {
+    options: SqliteConnectOptions,
+    readers: SqlitePool,
+}
+
+impl Sqlite {
+    pub(crate) fn new(file: &Path) -> Self {
+        let options = SqliteConnectOptions::new()
+            .filename(file)
+            .create_if_missing(false)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(BUSY_TIMEOUT)
+            .foreign_keys(false)
+            .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
+            .pragma("journal_size_limit", LOG_BYTES_KEPT)
+            .pragma("cache_size", CACHE_KIB)
+            .pragma("temp_store", "MEMORY")
+            .row_buffer_size(ROWS_IN_FLIGHT)
+            .disable_statement_logging();
+        let reading = SqliteConnectOptions::new()
+            .filename(file)
+            .read_only(true)
+            .busy_timeout(BUSY_TIMEOUT)
+            .disable_statement_logging();
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS_MAX)
+            .min_connections(0)
+            .acquire_timeout(READER_WAIT_MAX)
+            .test_before_acquire(false)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .connect_lazy_with(reading);
+        Self { options, readers }
+    }
+
+    pub(crate) async fn connect(&self) -> Result<SqliteConnection, sqlx::Error> {
+        self.options.connect().await
+    }
+
+    pub(crate) async fn read(&self, sql: &'static str, cells: &[Cell]) -> Result<Vec<Row>, sqlx::Error> {
+        let mut connection = self.readers.acquire().await?;
+        fetch(&mut connection, sql, cells).await
+    }
+
+    pub(crate) async fn close(&self) {
+        self.readers.close().await;
+    }
+}
+
+/// Runs one of the words that begin and end transactions.
+///
+/// They are plain statements here: a `Transaction` of the driver only queues its end when it is dropped.
+pub(crate) async fn control(connection: &mut SqliteConnection, word: &'static str) -> Result<(), sqlx::Error> {
+    connection.execute(sqlx::query(word)).await.map(drop)
+}
+
+pub(crate) async fn execute(
+    connection: &mut SqliteConnection,
+    sql: SqlStr,
+    cells: &[Cell],
+) -> Result<u64, sqlx::Error> {
+    let done = connection.execute(sqlx::query_with(sql, bind(cells)?)).await?;
+    Ok(done.rows_affected())
+}
+
+pub(crate) async fn fetch(
+    connection: &mut SqliteConnection,
+    sql: &'static str,
+    cells: &[Cell],
+) -> Result<Vec<Row>, sqlx::Error> {
+    let rows = connection.fetch_all(sqlx::query_with(sql.into_sql_str(), bind(cells)?)).await?;
+    Ok(rows.into_iter().map(Row).collect())
+}
+
+pub(crate) async fn each<E: From<sqlx::Error>>(
+    connection: &mut SqliteConnection,
+    sql: &'static str,
+    mut take: impl FnMut(&Row) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut rows = connection.fetch(sqlx::query(sql));
+    while let Some(row) = rows.try_next().await? {
+        take(&Row(row))?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn close_hard(connection: SqliteConnection) {
+    if let Err(error) = connection.close_hard().await {
+        tracing::debug!(error = %error, "closing a database connection failed");
+    }
+}
+
+fn bind(cells: &[Cell]) -> Result<SqliteArguments, sqlx::Error> {
+    let mut arguments = SqliteArguments::default();
+    arguments.reserve(cells.len(), 0);
+    for cell in cells {
+        match cell {
+            Cell::Null => arguments.add(None::<i64>),
+            Cell::Int(value) => arguments.add(*value),
+            Cell::Text(value) => arguments.add(std::sync::Arc::clone(value)),
+            Cell::Id(value) => arguments.add(value.to_vec()),
+        }
+        .map_err(sqlx::Error::Encode)?;
+    }
+    Ok(arguments)
+}
+
+pub(crate) fn is_disk_full(error: &sqlx::Error) -> bool {
+    const PRIMARY_CODE_MASK: i64 = 0xff;
+    const SQLITE_FULL: i64 = 13;
+    let code = error.as_database_error().and_then(|error| error.code()?.parse::<i64>().ok());
+    code.is_some_and(|code| code & PRIMARY_CODE_MASK == SQLITE_FULL)
+}
+
+/// Puts a statement into words. Rows that only fill up a size have NULL as their first column and change nothing.
+pub(crate) fn text(shape: &Shape, rows: usize) -> String {
+    let Shape { table, columns, .. } = shape;
+    let names = columns.join(", ");
+    let row = format!("({})", vec!["?"; columns.len()].join(", "));
+    let values = vec![row; rows].join(", ");
+    match &shape.form {
+        Form::Insert if rows == 1 => format!("INSERT INTO {table} ({names}) VALUES {values}"),
+        Form::Insert => {
+            let key = columns.first().copied().unwrap_or_default();
+            format!(
+                "WITH v ({names}) AS (VALUES {values}) \
+                 INSERT INTO {table} ({names}) SELECT {names} FROM v WHERE v.{key} IS NOT NULL"
+            )
+        }
+        Form::Update { set, guard } => {
+            let mut text = format!("WITH v ({names}) AS (VALUES {values}) UPDATE {table} SET ");
+            for (at, (column, value)) in set.iter().enumerate() {
+                let comma = if at == 0 { "" } else { ", " };
+                // Writing to a text cannot fail.
+                let _ = write!(text, "{comma}{column} = {value}");
+            }
+            let _ = write!(text, " FROM v WHERE {guard}");
+            text
+        }
+        Form::Delete { guard } => {
+            let marks = vec!["?"; rows].join(", ");
+            format!("DELETE FROM {table} WHERE {names} IN ({marks}){guard}")
+        }
+        Form::DeleteUpTo => format!("DELETE FROM {table} WHERE {names} <= ?"),
+    }
+}

@@ -1,0 +1,302 @@
+//! What a new leader starts from: everything that is not final, read in one state of the database.
+//!
+//! A handful of queries for any number of runs, rows taken one at a time. What cannot be read is quarantined: its runs
+//! are left out of the snapshot and reported, so that one bad definition does not stop all others.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use millrace_common::{
+    definition::{self, Rejected},
+    id::{ExecutorName, RunId, WorkflowName},
+};
+use millrace_core::{LiveRow, RunRow, Snapshot, TaskRow, WorkflowRow};
+use thiserror::Error;
+
+use crate::{
+    Store,
+    dialect::{Connection, Row},
+    row::{Cells, RowError},
+};
+
+/// Versions in force, and older ones that live runs are pinned to.
+const VERSIONS: &str = "SELECT w.name, v.version, CASE WHEN v.version = w.version THEN 1 ELSE 0 END, w.cursor_at, v.source \
+     FROM workflow w JOIN workflow_version v ON v.workflow = w.name \
+     WHERE v.version = w.version \
+        OR EXISTS (SELECT 1 FROM run r WHERE r.workflow = w.name AND r.version = v.version AND r.state < 10) \
+     ORDER BY w.name, v.version";
+const RUNS: &str = "SELECT id, workflow, version, trigger_code, retry_of, interval_start, interval_end, params, \
+     idempotency_key, created_at, state, started_at, ending, ending_reason \
+     FROM run WHERE state < 10 ORDER BY id";
+const TASKS: &str = "SELECT t.run_id, t.instance_index, t.state, t.retry_at, t.output_values, \
+     t.attempts, t.failures, t.losses, t.rejections \
+     FROM run r JOIN task_instance t ON t.run_id = r.id WHERE r.state < 10";
+const ATTEMPTS: &str = "SELECT run_id, instance_index, attempt_number, executor, spool_id, state, assigned_at \
+     FROM attempt WHERE state < 10";
+
+/// Why the durable state cannot be read at all.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// The database does not answer.
+    #[error("the durable state cannot be read")]
+    Database(#[from] sqlx::Error),
+    /// A row of a table without which nothing can go on.
+    #[error("the identity of a row of {table} cannot be read")]
+    Row {
+        /// Which table.
+        table: &'static str,
+        /// Why.
+        #[source]
+        source: RowError,
+    },
+}
+
+/// Something that could not be read and was left out.
+#[derive(Debug, Error)]
+pub enum LoadProblem {
+    /// A definition that this program does not understand, although the one that stored it did.
+    #[error(
+        "version {version} of workflow {workflow} cannot be read by this program; {} of its runs are quarantined",
+        runs.len()
+    )]
+    Definition {
+        /// Which workflow.
+        workflow: WorkflowName,
+        /// Which version.
+        version: u32,
+        /// Whether it is the one in force. The next version must have a higher number all the same.
+        is_latest: bool,
+        /// Runs that were left out.
+        runs: Vec<RunId>,
+        /// What is wrong with it.
+        #[source]
+        source: Rejected,
+    },
+    /// A run with a row that cannot be read.
+    #[error("run {run} is quarantined: a row of {table} cannot be read")]
+    Run {
+        /// Which run.
+        run: RunId,
+        /// In which table.
+        table: &'static str,
+        /// Why.
+        #[source]
+        source: RowError,
+    },
+    /// A live attempt whose run has ended, or whose task instance has none.
+    #[error("run {run} has a live attempt without a live task instance")]
+    Stray {
+        /// Which run.
+        run: RunId,
+    },
+}
+
+/// The durable state, and what of it could not be read.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What a term is restored from.
+    pub snapshot: Snapshot,
+    /// What was left out.
+    pub problems: Vec<LoadProblem>,
+}
+
+impl Store {
+    /// Reads everything that is not final.
+    ///
+    /// # Errors
+    /// Where the database does not answer. What can be left out is reported in [`Loaded::problems`] instead.
+    pub async fn load(&self) -> Result<Loaded, LoadError> {
+        // A connection of its own: one of the pool's would go back there in the middle of a transaction if this future
+        // were dropped.
+        let mut connection = self.inner.database.connect().await?;
+        connection.begin_read().await?;
+        let mut load = Load::default();
+        load.versions(&mut connection).await?;
+        load.runs(&mut connection).await?;
+        load.tasks(&mut connection).await?;
+        load.attempts(&mut connection).await?;
+        connection.commit().await?;
+        connection.close_hard().await;
+        Ok(load.finish())
+    }
+}
+
+#[derive(Default)]
+struct Load {
+    snapshot: Snapshot,
+    problems: Vec<LoadProblem>,
+    /// Versions that cannot be read, with the runs that were left out for it.
+    unreadable: BTreeMap<(WorkflowName, u32), Unreadable>,
+    /// Where each run stands in the snapshot.
+    positions: HashMap<RunId, usize>,
+    /// Runs to be left out.
+    quarantined: BTreeSet<RunId>,
+    /// Names that have been seen, so that a hundred thousand attempts share a few.
+    executors: HashMap<String, ExecutorName>,
+    /// Rows of one run mostly follow each other.
+    last: Option<(RunId, Option<usize>)>,
+}
+
+struct Unreadable {
+    is_latest: bool,
+    runs: Vec<RunId>,
+    source: Rejected,
+}
+
+impl Load {
+    async fn versions(&mut self, connection: &mut Connection) -> Result<(), LoadError> {
+        connection.each(VERSIONS, |row| self.version(row).map_err(broken("workflow_version"))).await
+    }
+
+    fn version(&mut self, row: &Row) -> Result<(), RowError> {
+        let mut cells = row.cells();
+        let (name, version, is_latest) = (cells.workflow()?, cells.count()?, cells.flag()?);
+        let (cursor, source) = (cells.opt_time()?, cells.text()?);
+        match definition::parse(&source) {
+            Ok(workflow) => {
+                let workflow = Arc::new(workflow);
+                self.snapshot.workflows.push(WorkflowRow { version, is_latest, workflow, source, cursor });
+            }
+            Err(source) => {
+                self.unreadable.insert((name, version), Unreadable { is_latest, runs: Vec::new(), source });
+            }
+        }
+        Ok(())
+    }
+
+    async fn runs(&mut self, connection: &mut Connection) -> Result<(), LoadError> {
+        connection.each(RUNS, |row| self.run(row)).await
+    }
+
+    fn run(&mut self, row: &Row) -> Result<(), LoadError> {
+        let run = row.cells().run().map_err(broken("run"))?;
+        match run_row(&mut row.cells()) {
+            Ok(found) => {
+                let key = (found.created.workflow.clone(), found.created.version);
+                if let Some(unreadable) = self.unreadable.get_mut(&key) {
+                    unreadable.runs.push(run);
+                    self.quarantined.insert(run);
+                } else {
+                    self.positions.insert(run, self.snapshot.runs.len());
+                    self.snapshot.runs.push(found);
+                }
+            }
+            Err(source) => self.quarantine(run, "run", source),
+        }
+        Ok(())
+    }
+
+    async fn tasks(&mut self, connection: &mut Connection) -> Result<(), LoadError> {
+        connection.each(TASKS, |row| self.task(row)).await
+    }
+
+    fn task(&mut self, row: &Row) -> Result<(), LoadError> {
+        let mut cells = row.cells();
+        let run = cells.run().map_err(broken("task_instance"))?;
+        let Some(position) = self.position(run) else { return Ok(()) };
+        match cells.count().and_then(|index| Ok((index, task_row(&mut cells)?))) {
+            Ok((index, task)) => {
+                if let Some(found) = self.snapshot.runs.get_mut(position) {
+                    found.tasks.insert(index, task);
+                }
+            }
+            Err(source) => self.quarantine(run, "task_instance", source),
+        }
+        Ok(())
+    }
+
+    async fn attempts(&mut self, connection: &mut Connection) -> Result<(), LoadError> {
+        connection.each(ATTEMPTS, |row| self.attempt(row)).await
+    }
+
+    fn attempt(&mut self, row: &Row) -> Result<(), LoadError> {
+        let mut cells = row.cells();
+        let run = cells.run().map_err(broken("attempt"))?;
+        if self.quarantined.contains(&run) {
+            return Ok(());
+        }
+        match self.live_row(&mut cells) {
+            Ok((index, number, live)) => {
+                let position = self.position(run);
+                let found = position.and_then(|at| self.snapshot.runs.get_mut(at));
+                match found.and_then(|found| found.tasks.get_mut(&index)) {
+                    Some(task) if task.attempts == number => task.live = Some(live),
+                    _ => self.problems.push(LoadProblem::Stray { run }),
+                }
+            }
+            Err(source) => self.quarantine(run, "attempt", source),
+        }
+        Ok(())
+    }
+
+    fn live_row(&mut self, cells: &mut Cells<'_>) -> Result<(u32, u32, LiveRow), RowError> {
+        let (index, number) = (cells.count()?, cells.count()?);
+        let executor = self.executor(cells.str()?)?;
+        let (spool, state, assigned_at) = (cells.spool()?, cells.attempt_state()?, cells.time()?);
+        Ok((index, number, LiveRow { executor, spool, state, assigned_at }))
+    }
+
+    fn executor(&mut self, name: &str) -> Result<ExecutorName, RowError> {
+        if let Some(known) = self.executors.get(name) {
+            return Ok(known.clone());
+        }
+        let parsed: ExecutorName = name.parse()?;
+        self.executors.insert(name.to_owned(), parsed.clone());
+        Ok(parsed)
+    }
+
+    fn position(&mut self, run: RunId) -> Option<usize> {
+        match self.last {
+            Some((last, position)) if last == run => position,
+            _ => {
+                let position = self.positions.get(&run).copied();
+                self.last = Some((run, position));
+                position
+            }
+        }
+    }
+
+    fn quarantine(&mut self, run: RunId, table: &'static str, source: RowError) {
+        if self.quarantined.insert(run) {
+            self.problems.push(LoadProblem::Run { run, table, source });
+        }
+    }
+
+    fn finish(mut self) -> Loaded {
+        let quarantined = self.quarantined;
+        self.snapshot.runs.retain(|run| !quarantined.contains(&run.created.run));
+        for ((workflow, version), Unreadable { is_latest, runs, source }) in self.unreadable {
+            self.problems.push(LoadProblem::Definition { workflow, version, is_latest, runs, source });
+        }
+        Loaded { snapshot: self.snapshot, problems: self.problems }
+    }
+}
+
+fn broken(table: &'static str) -> impl Fn(RowError) -> LoadError {
+    move |source| LoadError::Row { table, source }
+}
+
+fn run_row(cells: &mut Cells<'_>) -> Result<RunRow, RowError> {
+    Ok(RunRow {
+        created: cells.created()?,
+        state: cells.run_state()?,
+        started_at: cells.opt_time()?,
+        ending: cells.ending()?,
+        tasks: BTreeMap::new(),
+    })
+}
+
+fn task_row(cells: &mut Cells<'_>) -> Result<TaskRow, RowError> {
+    Ok(TaskRow {
+        state: cells.task_state()?,
+        retry_at: cells.opt_time()?,
+        values: cells.opt_text()?,
+        attempts: cells.count()?,
+        failures: cells.count()?,
+        losses: cells.count()?,
+        rejections: cells.count()?,
+        live: None,
+    })
+}

@@ -1,0 +1,94 @@
+//! What tests need and production must not have: faults, and changes that no core has decided.
+
+use std::{fmt, io};
+
+use millrace_core::Change;
+
+use sqlx::SqlStr;
+
+use crate::{
+    CommitError, Store, Writer,
+    dialect::{Cell, Connection},
+};
+
+/// A connection that breaks while COMMIT, or a claim, is under way.
+pub struct Fault {
+    is_committed: bool,
+    meanwhile: Box<dyn FnOnce() + Send + Sync>,
+}
+
+impl fmt::Debug for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fault").field("is_committed", &self.is_committed).finish_non_exhaustive()
+    }
+}
+
+impl Fault {
+    /// The database never sees it.
+    #[must_use]
+    pub fn before_commit() -> Self {
+        Self { is_committed: false, meanwhile: Box::new(|| {}) }
+    }
+
+    /// The database does it, and its answer is lost.
+    #[must_use]
+    pub fn after_commit() -> Self {
+        Self { is_committed: true, meanwhile: Box::new(|| {}) }
+    }
+
+    /// Runs `meanwhile` between the break and the moment when the writer asks what became of its transaction.
+    #[must_use]
+    pub fn with(self, meanwhile: impl FnOnce() + Send + Sync + 'static) -> Self {
+        Self { meanwhile: Box::new(meanwhile), ..self }
+    }
+
+    pub(crate) async fn strike(self, connection: &mut Connection) -> Result<(), sqlx::Error> {
+        if self.is_committed {
+            connection.commit().await?;
+        } else {
+            connection.rollback().await?;
+        }
+        (self.meanwhile)();
+        Err(broken())
+    }
+
+    pub(crate) async fn strike_claim(
+        self,
+        connection: &mut Connection,
+        sql: SqlStr,
+        cells: &[Cell],
+    ) -> Result<u64, sqlx::Error> {
+        if self.is_committed {
+            connection.execute(sql, cells).await?;
+        }
+        (self.meanwhile)();
+        Err(broken())
+    }
+}
+
+fn broken() -> sqlx::Error {
+    sqlx::Error::Io(io::ErrorKind::BrokenPipe.into())
+}
+
+impl Store {
+    /// Lets the next claim fail.
+    pub async fn inject(&self, fault: Fault) {
+        *self.inner.claim_fault.lock().await = Some(fault);
+    }
+}
+
+impl Writer {
+    /// Lets the next COMMIT fail.
+    pub fn inject(&mut self, fault: Fault) {
+        self.fault = Some(fault);
+    }
+
+    /// Makes changes durable that no core has decided, and returns the number of the last transaction.
+    ///
+    /// # Errors
+    /// As [`Writer::commit`].
+    pub async fn commit_changes(&mut self, changes: &[Change]) -> Result<u64, CommitError> {
+        self.write(changes).await?;
+        Ok(self.seq())
+    }
+}

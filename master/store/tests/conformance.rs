@@ -1,0 +1,79 @@
+//! One suite, the same for every database. A database joins it with a starter function in `place` and a line below.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+#[path = "conformance/changes.rs"]
+mod changes;
+#[path = "conformance/fence.rs"]
+mod fence;
+#[path = "conformance/model.rs"]
+mod model;
+#[path = "conformance/place.rs"]
+mod place;
+#[path = "conformance/queries.rs"]
+mod queries;
+#[path = "conformance/retention.rs"]
+mod retention;
+#[path = "conformance/sample.rs"]
+mod sample;
+#[path = "conformance/snapshot.rs"]
+mod snapshot;
+
+/// Lists the cases once for each database.
+macro_rules! suite {
+    ($($database:ident: $starter:path;)+) => { $(
+        mod $database {
+            suite!(@cases $starter;
+                changes::every_kind_of_change_is_read_back,
+                changes::moves_of_one_batch_become_one_row,
+                changes::a_batch_of_many_rows_is_one_transaction,
+                changes::a_guard_that_does_not_hold_stops_the_whole_batch,
+                changes::versions_grow_and_cursors_never_fall,
+                changes::final_states_never_change,
+                changes::an_instance_has_one_live_attempt,
+                changes::an_ended_attempt_makes_room_in_the_same_batch,
+                changes::an_interval_is_fired_once,
+                changes::an_idempotency_key_makes_one_run,
+                changes::decisions_of_a_core_are_committed_and_restored,
+                fence::claims_have_rising_terms,
+                fence::an_old_leader_cannot_write_after_a_claim,
+                fence::a_batch_of_another_term_is_refused,
+                fence::a_commit_that_was_lost_is_sent_again,
+                fence::a_commit_whose_answer_was_lost_is_not_sent_again,
+                fence::a_commit_that_cannot_be_settled_is_unknown,
+                fence::a_leader_deposed_during_commit_learns_it,
+                fence::a_lost_answer_to_a_claim_is_settled,
+                fence::a_dropped_commit_closes_the_writer,
+                fence::transactions_are_numbered_without_gaps,
+                queries::lists_are_paged_by_key,
+                queries::runs_are_filtered_by_workflow_and_state,
+                queries::a_run_is_shown_with_its_tasks_and_attempts,
+                queries::an_ended_run_can_be_retried,
+                queries::workflows_are_shown_with_their_versions_and_last_run,
+                queries::skipped_intervals_are_shown_newest_first,
+                retention::old_runs_are_deleted_with_all_that_is_theirs,
+                retention::the_newest_runs_of_each_workflow_are_kept,
+                retention::deletion_is_bounded_and_goes_on,
+                snapshot::opening_again_changes_nothing,
+                snapshot::older_versions_are_loaded_while_runs_are_pinned_to_them,
+                snapshot::a_definition_that_cannot_be_read_quarantines_its_runs,
+                snapshot::a_row_that_cannot_be_read_quarantines_its_run,
+                snapshot::a_schema_of_a_newer_program_is_refused,
+            );
+
+            #[test]
+            fn any_sequence_of_batches_is_loaded_back() {
+                super::model::any_sequence_of_batches_is_loaded_back($starter);
+            }
+        }
+    )+ };
+    (@cases $starter:path; $($module:ident::$case:ident,)+) => { $(
+        #[tokio::test]
+        async fn $case() {
+            super::$module::$case($starter()).await;
+        }
+    )+ };
+}
+
+suite! {
+    sqlite: crate::place::sqlite;
+}

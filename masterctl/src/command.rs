@@ -1,0 +1,45 @@
+//! What each command does.
+
+mod cluster;
+mod graph;
+mod run;
+mod source;
+mod workflow;
+
+use clap::CommandFactory;
+use millrace_common::definition;
+
+use crate::{
+    cli::{Arguments, Cluster, Command, Executor, List},
+    failure::Failure,
+};
+
+/// Runs the command that was given.
+pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
+    let Arguments { global, command } = arguments;
+    match command {
+        Command::Validate { paths } => workflow::validate(&paths, global.output),
+        Command::Apply { paths, dry_run } => workflow::apply(&global, &paths, dry_run).await,
+        Command::Run(start) => run::start(&global, start).await,
+        Command::List { what: List::Workflows { page } } => workflow::list(&global, page).await,
+        Command::List { what: List::Runs { workflow, state, page } } => run::list(&global, workflow, state, page).await,
+        Command::Show { what } => run::show(&global, &what).await,
+        Command::Logs { run, task, attempt, follow } => run::logs(&global, run, task, attempt, follow).await,
+        Command::Cancel { run } => run::cancel(&global, run).await,
+        Command::Pause { run } => run::pause(&global, run).await,
+        Command::Resume { run } => run::resume(&global, run).await,
+        Command::Retry { run, wait } => run::retry(&global, run, wait).await,
+        Command::Explain { run, task } => run::explain(&global, run, task).await,
+        Command::Graph { what, format } => graph::draw(&global, &what, format).await,
+        Command::Executor { what: Executor::List } => cluster::executors(&global).await,
+        Command::Cluster { what: Cluster::Status } => cluster::status(&global).await,
+        Command::Schema => {
+            println!("{:#}", definition::schema());
+            Ok(())
+        }
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "masterctl", &mut std::io::stdout());
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Runs as text and as values.
+
+use std::fmt::Write as _;
+
+use millrace_proto::v1;
+use serde_json::{Value, json};
+
+use crate::{
+    command::workflow::with_next,
+    output::{Printable, embedded, table, time, time_value, took},
+};
+
+/// A run that was started.
+pub(super) struct Started(pub(super) v1::StartRunResponse);
+
+impl Printable for Started {
+    fn value(&self) -> Value {
+        json!({ "run": self.0.run, "existed": self.0.existed })
+    }
+
+    fn text(&self) -> String {
+        self.0.run.clone()
+    }
+}
+
+/// A run that was cancelled, paused or resumed.
+pub(super) struct Moved {
+    pub(super) run: String,
+    pub(super) state: String,
+}
+
+impl Printable for Moved {
+    fn value(&self) -> Value {
+        json!({ "run": self.run, "state": self.state })
+    }
+
+    fn text(&self) -> String {
+        format!("run {}: {}", self.run, self.state)
+    }
+}
+
+/// A page of runs.
+pub(super) struct Runs(pub(super) v1::ListRunsResponse);
+
+impl Printable for Runs {
+    fn value(&self) -> Value {
+        json!({ "runs": self.0.runs.iter().map(summary).collect::<Vec<_>>(), "next": self.0.next_page_token })
+    }
+
+    fn text(&self) -> String {
+        let rows = self.0.runs.iter().map(|run| {
+            vec![
+                run.run.clone(),
+                run.workflow.clone(),
+                run.state.clone(),
+                run.trigger.clone(),
+                time(Some(run.interval_start)),
+                time(Some(run.created_at)),
+                took(run.started_at, run.ended_at),
+            ]
+        });
+        let header = ["run", "workflow", "state", "trigger", "logical date", "created", "took"];
+        with_next(table(&header, rows.collect()), &self.0.next_page_token)
+    }
+}
+
+fn summary(run: &v1::RunSummary) -> Value {
+    json!({
+        "run": run.run,
+        "workflow": run.workflow,
+        "version": run.version,
+        "state": run.state,
+        "trigger": run.trigger,
+        "data_interval": [time(Some(run.interval_start)), time(Some(run.interval_end))],
+        "created_at": time_value(Some(run.created_at)),
+        "started_at": time_value(run.started_at),
+        "ended_at": time_value(run.ended_at),
+        "reason": run.reason,
+        "params": embedded(&run.params),
+        "retry_of": run.retry_of,
+    })
+}
+
+/// A run with its tasks.
+pub(super) struct RunView(pub(super) v1::GetRunResponse);
+
+impl Printable for RunView {
+    fn value(&self) -> Value {
+        let run = self.0.run.as_ref().map_or(Value::Null, summary);
+        json!({ "run": run, "tasks": self.0.tasks.iter().map(task).collect::<Vec<_>>() })
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        if let Some(run) = &self.0.run {
+            let _ = writeln!(text, "run {} of {} version {}: {}", run.run, run.workflow, run.version, run.state);
+            let _ = writeln!(text, "logical date {}, {}", time(Some(run.interval_start)), run.trigger);
+            if !run.reason.is_empty() {
+                let _ = writeln!(text, "reason: {}", run.reason);
+            }
+        }
+        let rows = self.0.tasks.iter().map(|task| {
+            let last = task.attempts.last();
+            vec![
+                task.name.clone(),
+                task.kind.clone(),
+                task.state.clone(),
+                task.attempts.len().to_string(),
+                last.map(|attempt| attempt.executor.clone()).unwrap_or_default(),
+                last.map(|attempt| took(attempt.started_at, attempt.ended_at)).unwrap_or_default(),
+                last.map(|attempt| attempt.reason.clone()).unwrap_or_default(),
+            ]
+        });
+        text.push_str(&table(&["task", "kind", "state", "attempts", "executor", "took", "reason"], rows.collect()));
+        text
+    }
+}
+
+fn task(task: &v1::TaskView) -> Value {
+    json!({
+        "task": task.name,
+        "kind": task.kind,
+        "state": task.state,
+        "changed_at": time_value(task.changed_at),
+        "retry_at": time_value(task.retry_at),
+        "values": embedded(&task.values),
+        "attempts": task.attempts.iter().map(attempt).collect::<Vec<_>>(),
+    })
+}
+
+fn attempt(attempt: &v1::AttemptView) -> Value {
+    json!({
+        "attempt": attempt.number,
+        "state": attempt.state,
+        "executor": attempt.executor,
+        "assigned_at": time_value(Some(attempt.assigned_at)),
+        "started_at": time_value(attempt.started_at),
+        "ended_at": time_value(attempt.ended_at),
+        "exit_code": attempt.exit_code,
+        "reason": attempt.reason,
+        "log_bytes": attempt.log_bytes,
+    })
+}
+
+/// Why things wait.
+pub(super) struct Explained(pub(super) v1::ExplainRunResponse);
+
+impl Printable for Explained {
+    fn value(&self) -> Value {
+        let one = |task: &v1::TaskReason| {
+            json!({ "task": task.task, "state": task.state, "code": task.code, "text": task.text })
+        };
+        let tasks: Vec<Value> = self.0.tasks.iter().map(one).collect();
+        json!({ "state": self.0.state, "reason": self.0.reason, "tasks": tasks })
+    }
+
+    fn text(&self) -> String {
+        let mut text = format!("run: {}", self.0.state);
+        if !self.0.reason.is_empty() {
+            let _ = write!(text, ": {}", self.0.reason);
+        }
+        let _ = writeln!(text);
+        if self.0.tasks.is_empty() {
+            return text;
+        }
+        let rows = self.0.tasks.iter().map(|task| vec![task.task.clone(), task.state.clone(), task.text.clone()]);
+        text.push_str(&table(&["task", "state", "why"], rows.collect()));
+        text
+    }
+}
