@@ -257,8 +257,6 @@ pub fn write(request: &Request, out: &Path, home: fn(Film) -> String) -> Result<
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
     use super::*;
 
     const REQUEST: Request =

@@ -30,6 +30,13 @@ CREATE VIEW yield_ro_or AS
     SELECT product, COUNT(*) AS orders, SUM(quantity) AS quantity, AVG(yield_rate) AS yield_rate FROM mes_wpc_wo GROUP BY product;
 ";
 
+const TARGET: &str = "
+CREATE TABLE mes_wpc_wo (
+    wo_id INTEGER PRIMARY KEY, wo_no VARCHAR(32) NOT NULL, product VARCHAR(64) NOT NULL, state VARCHAR(16) NOT NULL,
+    quantity DECIMAL(12,3) NOT NULL, yield_rate DOUBLE, remark TEXT, due_on DATE, created_at DATETIME NOT NULL,
+    updated_at DATETIME NOT NULL);
+";
+
 const PRODUCTS: &[&str] = &["PVA-1490", "PSA-1330", "偏光片 A", "偏光片 B", "TAC \"40\""];
 const STATES: &[&str] = &["open", "running", "closed", "scrapped"];
 const REMARKS: &[&str] =
@@ -118,6 +125,23 @@ pub async fn write(file: &Path, first_day: NaiveDate, count: u32, seed: u64) -> 
     Ok(orders)
 }
 
+/// Writes a new, empty database with the table that the orders are moved into.
+///
+/// # Errors
+/// Where the file exists already or cannot be written.
+pub async fn write_target(file: &Path) -> Result<()> {
+    ensure!(!file.exists(), "{} exists already; remove it or name another file", file.display());
+    let options = SqliteConnectOptions::new()
+        .filename(file)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal);
+    let mut connection = SqliteConnection::connect_with(&options)
+        .await
+        .with_context(|| format!("cannot make {}", file.display()))?;
+    sqlx::raw_sql(TARGET).execute(&mut connection).await.context("cannot make the table")?;
+    connection.close().await.context("cannot close the database")
+}
+
 async fn insert_orders(connection: &mut SqliteConnection, orders: &[Order]) -> sqlx::Result<()> {
     let mut query = sqlx::QueryBuilder::new(
         "INSERT INTO mes_wpc_wo (wo_id, wo_no, product, state, quantity, yield_rate, remark, due_on, created_at, updated_at, label) ",
@@ -146,9 +170,9 @@ async fn insert_history(connection: &mut SqliteConnection, orders: &[Order]) -> 
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
     use super::*;
+
+    type Row = (i64, String, Option<f64>, Option<String>, String);
 
     #[tokio::test]
     async fn the_database_holds_the_orders_that_are_returned() {
@@ -159,7 +183,7 @@ mod tests {
         assert_eq!(orders.len(), 1_203);
         let mut connection =
             SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(&file)).await.unwrap();
-        let rows: Vec<(i64, String, Option<f64>, Option<String>, String)> = sqlx::query_as(
+        let rows: Vec<Row> = sqlx::query_as(
             "SELECT wo_id, product, yield_rate, remark, updated_at FROM mes_wpc_wo ORDER BY wo_id",
         )
         .fetch_all(&mut connection)

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 #[derive(Debug, Parser)]
 #[command(version, about)]
 struct Arguments {
-    /// Settings in TOML; environment variables MILLRACE_<KEY> go over it.
+    /// Settings in TOML; environment variables MILLRACE_MASTER_<KEY> go over it.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -20,7 +20,7 @@ struct Arguments {
 async fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     telemetry::init("info", telemetry::Format::Text)?;
-    let config: MasterConfig = config::load(arguments.config.as_deref(), "MILLRACE_", &[])?;
+    let config: MasterConfig = config::load(arguments.config.as_deref(), "MILLRACE_MASTER_", &[])?;
     shutdown::run_until_signalled(|token| async {
         let (ready, _) = oneshot::channel();
         millrace_master::run(config, token, ready).await

@@ -42,7 +42,7 @@ pub(crate) fn load(file: Option<&Path>, data: Option<PathBuf>) -> anyhow::Result
         ("executor.token_file", path(data.join("token"))),
         ("executor.data_dir", path(data.join("executor"))),
     ];
-    Ok(config::load(file, "MILLRACE_", &settings)?)
+    Ok(config::load(file, "MILLRACE_STANDALONE_", &settings)?)
 }
 
 /// Returns the settings of the demo, whose input is below `root`.

@@ -48,7 +48,10 @@ enum Command {
 fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().command {
         // First and alone: an attempt's process needs nothing of what follows.
-        Command::RunKind => Ok(millrace_executor::run_kind_main()),
+        Command::RunKind => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            Ok(runtime.block_on(millrace_executor::run_kind_main()))
+        }
         Command::Run { config, data } => run(config.as_deref(), data),
         Command::Demo { data, keep } => {
             telemetry::init("warn", telemetry::Format::Text)?;

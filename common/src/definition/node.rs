@@ -9,7 +9,7 @@ mod scalar;
 
 use std::{borrow::Cow, rc::Rc};
 
-use serde_json::{Number, Value};
+use serde_json::{Map, Number, Value};
 
 pub(super) use self::build::read;
 use super::problem::Span;
@@ -46,28 +46,29 @@ pub(super) struct Key<'t> {
     is_merge: bool,
 }
 
-/// What a value costs where it is repeated, aliases inside it expanded.
+/// What a value costs where it is repeated, aliases inside it expanded. Bounded by the limits, so that 32 bits do.
 #[derive(Debug, Clone, Copy)]
 struct Weight {
-    values: usize,
-    bytes: usize,
-    height: usize,
+    values: u32,
+    bytes: u32,
+    height: u8,
 }
 
 impl<'t> Node<'t> {
     fn scalar(span: Span, content: Content<'t>) -> Self {
-        let bytes = if let Content::Text(text) = &content { text.len() } else { 8 };
+        let bytes = if let Content::Text(text) = &content { narrow(text.len()) } else { 8 };
         Self { span, content, weight: Weight { values: 1, bytes, height: 0 } }
     }
 
-    fn list(span: Span, items: Vec<Self>) -> Self {
+    fn list(span: Span, items: Rc<[Self]>) -> Self {
         let weight = Weight::around(items.iter().map(|item| (0, item.weight)));
-        Self { span, content: Content::List(items.into()), weight }
+        Self { span, content: Content::List(items), weight }
     }
 
-    fn map(span: Span, entries: Vec<Entry<'t>>) -> Self {
-        let weight = Weight::around(entries.iter().map(|entry| (entry.key.text.len(), entry.value.weight)));
-        Self { span, content: Content::Map(entries.into()), weight }
+    fn map(span: Span, entries: Rc<[Entry<'t>]>) -> Self {
+        let weight =
+            Weight::around(entries.iter().map(|entry| (narrow(entry.key.text.len()), entry.value.weight)));
+        Self { span, content: Content::Map(entries), weight }
     }
 
     /// Returns what stands here in words, for messages.
@@ -106,19 +107,26 @@ impl<'t> Node<'t> {
             Content::Text(text) => Value::String(text.clone().into_owned()),
             Content::List(items) => items.iter().map(Self::to_json).collect(),
             Content::Map(entries) => {
-                let pairs = entries.iter().map(|e| (e.key.text.clone().into_owned(), e.value.to_json()));
-                Value::Object(pairs.collect())
+                let mut map = Map::with_capacity(entries.len());
+                for Entry { key, value } in entries.iter() {
+                    map.insert(key.text.clone().into_owned(), value.to_json());
+                }
+                Value::Object(map)
             }
         }
     }
 }
 
 impl Weight {
-    fn around(parts: impl Iterator<Item = (usize, Self)>) -> Self {
+    fn around(parts: impl Iterator<Item = (u32, Self)>) -> Self {
         parts.fold(Self { values: 1, bytes: 0, height: 0 }, |sum, (key, part)| Self {
-            values: sum.values + part.values,
-            bytes: sum.bytes + key + part.bytes,
-            height: sum.height.max(part.height + 1),
+            values: sum.values.saturating_add(part.values),
+            bytes: sum.bytes.saturating_add(key).saturating_add(part.bytes),
+            height: sum.height.max(part.height.saturating_add(1)),
         })
     }
+}
+
+fn narrow(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
 }

@@ -20,6 +20,8 @@ pub struct AoiWith {
     pub stages: Vec<Stage>,
     /// Folder that keeps `archives`, `reports` and `quarantine`; in the executor's state folder where absent.
     pub store: Option<String>,
+    /// How many days archives and reports stay in the store after their own; for ever where absent.
+    pub keep_days: Option<u16>,
     /// The span of time whose days are ingested, usually `{ start: "{{ data_interval_start }}", end: "{{ data_interval_end }}" }`.
     pub interval: Option<Interval>,
     /// Days to ingest instead of `interval`, as `2018-07-25`, `2018/07/25` or `20180725`.

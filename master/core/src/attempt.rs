@@ -8,12 +8,13 @@
 //! | assigned, accepted, running | killing | its run is ended early |
 //! | any live one | a final one | the executor reports its end, or another proof of it exists |
 //!
-//! A report about an attempt that is not live changes nothing: its first end stands.
+//! A report counts only where the attempt is live and was assigned to the spool that reports. Any other changes nothing:
+//! the first end stands.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use millrace_common::{
-    id::{AttemptId, InstanceId, SessionId},
+    id::{AttemptId, ExecutorName, InstanceId, SessionId},
     state::{AttemptState, TaskState},
     workflow::OnLost,
 };
@@ -24,6 +25,19 @@ use crate::{
     placement::{Plan, place},
     scheduler::Scheduler,
 };
+
+/// What the leader has of an attempt that an executor speaks about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It is live and was assigned to the spool of this executor.
+    Here,
+    /// It is live and was assigned to another executor or spool.
+    Elsewhere,
+    /// It has ended, or never was.
+    Gone,
+    /// It belongs to a run that is taken out of scheduling.
+    Quarantined,
+}
 
 impl Scheduler {
     /// Places what can be placed; remembers why the rest was not.
@@ -66,7 +80,11 @@ impl Scheduler {
             with: Arc::clone(&task.with),
             is_templated: task.is_templated,
             interval: run.created.interval,
-            timezone: run.workflow.schedule.as_ref().map_or_else(|| "UTC".into(), |schedule| schedule.timezone.name().into()),
+            timezone: run
+                .workflow
+                .schedule
+                .as_ref()
+                .map_or_else(|| "UTC".into(), |schedule| schedule.timezone.name().into()),
             params: Arc::clone(&run.created.params),
             values: values.collect::<BTreeMap<_, _>>(),
             timeout: task.timeout,
@@ -88,10 +106,26 @@ impl Scheduler {
     fn send_kill(&mut self, attempt: AttemptId, reason: &'static str) {
         let Some((_, task, instance)) = self.state.instance(attempt.instance) else { return };
         let grace = task.kill_grace;
-        let session = instance.live.as_deref().and_then(|live| self.state.session_of(&live.executor));
-        if let Some(session) = session {
+        let executor = instance.live.as_deref().and_then(|live| {
+            // With another spool it would take note that the attempt never ran, which is not so.
+            self.state.executors.get(&live.executor).filter(|executor| executor.speaks_for(live.spool))
+        });
+        if let Some(session) = executor.and_then(|executor| executor.session) {
             self.push_effect(Effect::Send(session, Message::Kill { attempt, grace, reason: reason.into() }));
         }
+    }
+
+    /// Says what there is of an attempt about which a connected executor speaks.
+    pub(crate) fn standing(&self, executor: &ExecutorName, attempt: AttemptId) -> Standing {
+        if self.state.quarantined.contains(&attempt.instance.run) {
+            return Standing::Quarantined;
+        }
+        let Some(live) = self.state.live(attempt.instance).filter(|live| live.number == attempt.number)
+        else {
+            return Standing::Gone;
+        };
+        let holds = self.state.executors.get(executor).is_some_and(|at| at.speaks_for(live.spool));
+        if live.executor == *executor && holds { Standing::Here } else { Standing::Elsewhere }
     }
 
     pub(crate) fn on_attempt_reported(&mut self, session: SessionId, attempt: AttemptId, report: Report) {
@@ -99,24 +133,26 @@ impl Scheduler {
             self.count_refusal("report_without_session");
             return;
         };
-        let live = self.state.live(attempt.instance).filter(|live| live.number == attempt.number);
-        match live {
-            Some(live) if live.executor != *executor => self.count_refusal("report_of_another_executor"),
-            Some(_) => self.take_report(attempt, report),
-            None => self.answer_late_report(session, attempt, &report),
+        let has_ended = matches!(report, Report::Ended(_));
+        match self.standing(executor, attempt) {
+            Standing::Here => self.take_report(attempt, report),
+            Standing::Elsewhere => {
+                self.count_refusal("report_of_another_executor");
+                self.answer_void(session, attempt, has_ended);
+                return;
+            }
+            Standing::Gone => {
+                self.count_refusal("report_of_ended_attempt");
+                self.answer_void(session, attempt, has_ended);
+                return;
+            }
+            Standing::Quarantined => {
+                self.count_refusal("report_of_quarantined_run");
+                return;
+            }
         }
         if self.state.live(attempt.instance).is_none_or(|live| live.number != attempt.number) {
             self.push_effect(Effect::Send(session, Message::Ack(attempt)));
-        }
-    }
-
-    /// A report about an attempt that is not live: its end stands. What still runs of it must not.
-    fn answer_late_report(&mut self, session: SessionId, attempt: AttemptId, report: &Report) {
-        self.count_refusal("report_of_ended_attempt");
-        if !matches!(report, Report::Ended(_)) {
-            let grace = std::time::Duration::ZERO;
-            let reason = "the attempt has ended for the leader".into();
-            self.push_effect(Effect::Send(session, Message::Kill { attempt, grace, reason }));
         }
     }
 

@@ -14,7 +14,7 @@ use millrace_common::{
 };
 
 use crate::{
-    explain::{Explanation, ExecutorSummary, WorkCount},
+    explain::{ExecutorSummary, Explanation, WorkCount},
     input::RequestId,
     refusal::Refusal,
 };

@@ -5,14 +5,16 @@
 use std::{collections::BTreeMap, fmt};
 
 use millrace_common::{
-    id::{InstanceIndex, RunId},
-    state::TaskState,
+    id::{InstanceIndex, PoolName, RunId},
+    schedule::FIRES_MAX,
+    state::{RunState, TaskState},
+    workflow::OnLost,
 };
 
 use crate::{
     scheduler::Scheduler,
     state::{Instance, Run, State},
-    timers::WallTimer,
+    timers::{UptimeTimer, WallTimer},
     trigger::{self, Counts, Verdict},
 };
 
@@ -44,15 +46,42 @@ pub fn violations(scheduler: &Scheduler) -> Vec<Violation> {
     found
 }
 
-/// Returns live instances that nothing will ever move: no timer, no attempt, no upstream, no place in the queue.
+/// Returns the pools of which more is taken than there is.
+///
+/// Apart from [`violations`] because it is no contradiction after a restore: an operator may have made a pool smaller.
+#[must_use]
+pub fn over_limit(scheduler: &Scheduler) -> Vec<Violation> {
+    let over = |(pool, limit): (&PoolName, &u32)| {
+        let used = scheduler.state.pool_used(pool);
+        (used > *limit)
+            .then(|| violation("I15", format!("{used} of {limit} places of pool {pool} are taken")))
+    };
+    scheduler.limits.pools.iter().filter_map(over).collect()
+}
+
+/// Returns what nothing will ever move: no timer, no executor that speaks for it, no upstream, no place in the queue.
 ///
 /// Apart from [`violations`] because it is only true between batches: timers are armed after a restore.
 #[must_use]
 pub fn orphans(scheduler: &Scheduler) -> Vec<Violation> {
     let mut found = Vec::new();
     for run in scheduler.state.runs.values() {
-        if run.unfinished == 0 && run.state != millrace_common::state::RunState::Queued {
-            found.push(violation("L1", format!("run {} has no live instance and has not ended", run.created.run)));
+        if run.unfinished == 0 && run.state != RunState::Queued {
+            found.push(violation(
+                "L1",
+                format!("run {} has no live instance and has not ended", run.created.run),
+            ));
+        }
+        let timer = UptimeTimer::RunTimeout(run.created.run);
+        if run.started_at.is_some()
+            && run.workflow.run_timeout.is_some()
+            && run.ending.is_none()
+            && !scheduler.timers.has_uptime(&timer)
+        {
+            found.push(violation(
+                "L1",
+                format!("nothing will end run {} when its time is over", run.created.run),
+            ));
         }
         for (index, instance) in (0..).zip(&run.instances) {
             if is_orphan(scheduler, run, index, instance) {
@@ -61,6 +90,7 @@ pub fn orphans(scheduler: &Scheduler) -> Vec<Violation> {
             }
         }
     }
+    check_schedules(scheduler, &mut found);
     found
 }
 
@@ -68,12 +98,13 @@ fn is_orphan(scheduler: &Scheduler, run: &Run, index: InstanceIndex, instance: &
     let has_begun = run.started_at.is_some();
     match instance.state {
         TaskState::Waiting => {
-            has_begun && (run.ending.is_some() || !matches!(rule_verdict(run, index, instance), Verdict::Wait))
+            has_begun
+                && (run.ending.is_some() || !matches!(rule_verdict(run, index, instance), Verdict::Wait))
         }
-        TaskState::UpForRetry => !scheduler.timers.has_wall(&WallTimer::RetryDue(run.instance_id(index))),
+        TaskState::UpForRetry => !scheduler.timers.has_uptime(&UptimeTimer::RetryDue(run.instance_id(index))),
         TaskState::Ready => run.ending.is_some(),
-        TaskState::Active
-        | TaskState::Deferred
+        TaskState::Active => is_orphaned_attempt(scheduler, run, index, instance),
+        TaskState::Deferred
         | TaskState::Success
         | TaskState::Failed
         | TaskState::Skipped
@@ -82,9 +113,19 @@ fn is_orphan(scheduler: &Scheduler, run: &Run, index: InstanceIndex, instance: &
     }
 }
 
+/// An attempt whose executor does not speak for it ends by the passing of time, unless its policy forbids.
+fn is_orphaned_attempt(scheduler: &Scheduler, run: &Run, index: InstanceIndex, instance: &Instance) -> bool {
+    let Some((task, live)) = run.task(index).zip(instance.live.as_deref()) else { return true };
+    let executor = scheduler.state.executors.get(&live.executor);
+    let is_spoken_for = executor.is_some_and(|executor| executor.speaks_for(live.spool));
+    let timer = UptimeTimer::LossDue(live.executor.clone());
+    !is_spoken_for && task.on_lost != OnLost::Confirm && !scheduler.timers.has_uptime(&timer)
+}
+
 fn rule_verdict(run: &Run, index: InstanceIndex, instance: &Instance) -> Verdict {
     let total = u32::try_from(run.workflow.graph.upstream(index).len()).unwrap_or(u32::MAX);
-    run.task(index).map_or(Verdict::Wait, |task| trigger::evaluate(task.trigger_rule, &instance.upstream, total))
+    run.task(index)
+        .map_or(Verdict::Wait, |task| trigger::evaluate(task.trigger_rule, &instance.upstream, total))
 }
 
 fn violation(rule: &'static str, what: String) -> Violation {
@@ -95,7 +136,10 @@ fn check_run(state: &State, run: &Run, found: &mut Vec<Violation>) {
     let id = run.created.run;
     let live = run.instances.iter().filter(|instance| !instance.state.is_final()).count();
     if live != run.unfinished as usize {
-        found.push(violation("unfinished", format!("run {id} counts {} live instances, {live} are", run.unfinished)));
+        found.push(violation(
+            "unfinished",
+            format!("run {id} counts {} live instances, {live} are", run.unfinished),
+        ));
     }
     for (index, instance) in (0..).zip(&run.instances) {
         check_attempt(run, index, instance, found);
@@ -111,7 +155,8 @@ fn check_attempt(run: &Run, index: InstanceIndex, instance: &Instance, found: &m
         let has = if is_active { "no" } else { "a" };
         found.push(violation("I3", format!("{id} is {} and has {has} live attempt", instance.state)));
     }
-    if instance.live.as_deref().is_some_and(|live| live.number != instance.attempts || live.state.is_final()) {
+    if instance.live.as_deref().is_some_and(|live| live.number != instance.attempts || live.state.is_final())
+    {
         found.push(violation("I3", format!("{id} has a live attempt that is not its last, or is final")));
     }
 }
@@ -125,11 +170,20 @@ fn check_counts(run: &Run, index: InstanceIndex, instance: &Instance, found: &mu
     }
     if counts != instance.upstream {
         let id = run.instance_id(index);
-        found.push(violation("I11", format!("{id} counts its upstream as {:?}, they are {counts:?}", instance.upstream)));
+        found.push(violation(
+            "I11",
+            format!("{id} counts its upstream as {:?}, they are {counts:?}", instance.upstream),
+        ));
     }
 }
 
-fn check_queued(state: &State, run: &Run, index: InstanceIndex, instance: &Instance, found: &mut Vec<Violation>) {
+fn check_queued(
+    state: &State,
+    run: &Run,
+    index: InstanceIndex,
+    instance: &Instance,
+    found: &mut Vec<Violation>,
+) {
     let Some(task) = run.task(index) else { return };
     let belongs = instance.state == TaskState::Ready && run.may_place();
     if belongs != state.queue.contains(task, run.instance_id(index)) {
@@ -158,13 +212,15 @@ fn check_places(scheduler: &Scheduler, found: &mut Vec<Violation>) {
         }
     }
     if live != state.live_attempts() {
-        found.push(violation("I15", format!("executors count {} live attempts, {live} are", state.live_attempts())));
+        found.push(violation(
+            "I15",
+            format!("executors count {} live attempts, {live} are", state.live_attempts()),
+        ));
     }
     for (pool, used) in pools {
-        let limit = scheduler.limits.pools.get(&pool).copied();
-        if used != state.pool_used(&pool) || limit.is_some_and(|limit| used > limit) {
-            let counted = state.pool_used(&pool);
-            found.push(violation("I15", format!("pool {pool} counts {counted}, {used} are used, limit {limit:?}")));
+        let counted = state.pool_used(&pool);
+        if used != counted {
+            found.push(violation("I15", format!("pool {pool} counts {counted}, {used} are used")));
         }
     }
 }
@@ -172,11 +228,26 @@ fn check_places(scheduler: &Scheduler, found: &mut Vec<Violation>) {
 fn check_catalog(state: &State, found: &mut Vec<Violation>) {
     for (name, entry) in &state.catalog {
         let of = |run: &&Run| run.created.workflow == *name;
-        let is_queued = |run: &&Run| run.state == millrace_common::state::RunState::Queued;
-        let queued: Vec<RunId> = state.runs.values().filter(of).filter(is_queued).map(|run| run.created.run).collect();
+        let is_queued = |run: &&Run| run.state == RunState::Queued;
+        let queued: Vec<RunId> =
+            state.runs.values().filter(of).filter(is_queued).map(|run| run.created.run).collect();
         let active = state.runs.values().filter(of).count() - queued.len();
         if active != entry.active as usize || !entry.queued.iter().eq(&queued) {
-            found.push(violation("I15", format!("workflow {name} counts {} active runs, {active} are", entry.active)));
+            found.push(violation(
+                "I15",
+                format!("workflow {name} counts {} active runs, {active} are", entry.active),
+            ));
+        }
+    }
+}
+
+fn check_schedules(scheduler: &Scheduler, found: &mut Vec<Violation>) {
+    for (name, entry) in &scheduler.state.catalog {
+        let Some((schedule, cursor)) = entry.workflow.schedule.as_ref().zip(entry.cursor) else { continue };
+        let is_full = entry.unfinished() + FIRES_MAX > scheduler.limits.runs_per_workflow_max;
+        let is_armed = scheduler.timers.has_wall(&WallTimer::ScheduleDue(name.clone()));
+        if schedule.next_interval(cursor).is_some() && !is_full && !is_armed {
+            found.push(violation("L1", format!("nothing will serve the schedule of workflow {name}")));
         }
     }
 }

@@ -110,8 +110,6 @@ pub enum Reason {
     },
     /// It is next; nothing stands in its way.
     Next,
-    /// It may start and others come first.
-    Queued,
 }
 
 impl Reason {
@@ -134,7 +132,6 @@ impl Reason {
             Self::UnknownPool(_) => "unknown_pool",
             Self::PoolTooSmall { .. } => "pool_too_small",
             Self::Next => "next",
-            Self::Queued => "queued",
         }
     }
 }
@@ -168,7 +165,9 @@ impl fmt::Display for Reason {
                 }
                 Ok(())
             }
-            Self::NoExecutorWithKind(kind) => write!(f, "no connected executor that fits can run kind {kind}"),
+            Self::NoExecutorWithKind(kind) => {
+                write!(f, "no connected executor that fits can run kind {kind}")
+            }
             Self::SlotsFull { executors, slots } => {
                 write!(f, "all {slots} slots of the {executors} executors that fit are taken")
             }
@@ -178,7 +177,6 @@ impl fmt::Display for Reason {
                 write!(f, "it takes {needed} of pool {pool}, which has {limit} in all")
             }
             Self::Next => f.write_str("it is next"),
-            Self::Queued => f.write_str("others that may start come first"),
         }
     }
 }

@@ -46,7 +46,7 @@ pub mod testing;
 pub use batch::{
     Answer, AttemptEnd, Batch, Change, Effect, Message, Proof, RunCreated, Start, Trigger, Verdict,
 };
-pub use explain::{Explanation, ExecutorSummary, Reason, TaskReason, WorkCount};
+pub use explain::{ExecutorSummary, Explanation, Reason, TaskReason, WorkCount};
 pub use input::{EndedRun, Held, Hello, Input, Report, Request, RequestId, StartRun};
 pub use limits::Limits;
 pub use refusal::Refusal;

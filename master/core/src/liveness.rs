@@ -7,25 +7,35 @@
 //! | live | alive | adopt; kill where it is being ended |
 //! | live | ended | its end is taken |
 //! | live, not yet accepted | not, same spool | it never arrived: sent again |
-//! | live, accepted | not, same spool | the spool attests that nothing of it runs: lost |
+//! | live, accepted or being ended | not, same spool | the spool attests that nothing of it runs: ended |
 //! | live | not, a new spool that attests a clean slate | lost |
 //! | live | not, a new spool, machine booted since | lost |
 //! | live | not, a new spool without either | waits for the orphan time |
-//! | not live | alive or ended | discard |
+//! | not live, or assigned elsewhere | alive or ended | discard |
+//! | in a run that is quarantined | alive or ended | adopt: it is left alone |
+//!
+//! A network can hold a greeting back until after a later one, so what it does *not* name proves nothing yet. An executor
+//! beats only after it was welcomed, and it has one connection: the first heartbeat of a session shows that its greeting
+//! was the newest, and only then are the missing attempts ended.
+//!
+//! An attempt is assigned to a spool. What an executor says of it counts only while it holds that spool, and only
+//! heartbeats of that spool put off the time after which it counts as ended by itself.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use millrace_common::{
-    id::{AttemptId, ExecutorName, SessionId},
+    id::{AttemptId, ExecutorName, SessionId, SpoolId},
     state::AttemptState,
+    time::Uptime,
     workflow::OnLost,
 };
 
 use crate::{
+    attempt::Standing,
     batch::{Effect, Message, Proof, Verdict},
     input::{Hello, Report},
     scheduler::Scheduler,
-    state::Executor,
+    state::{Executor, Heard, Missing},
     timers::UptimeTimer,
 };
 
@@ -33,21 +43,22 @@ impl Scheduler {
     pub(crate) fn on_executor_connected(&mut self, session: SessionId, hello: Hello) {
         let name = hello.executor.clone();
         self.replace_session(session, &name);
-        let rebooted = self.register(session, &hello);
+        self.register(session, &hello);
         let mut verdicts = Vec::with_capacity(hello.held.len());
-        let mut held = BTreeMap::new();
-        for item in hello.held {
-            held.insert(item.attempt, ());
-            verdicts.push((item.attempt, self.judge_held(&name, item.attempt, item.report)));
+        let mut held = BTreeSet::new();
+        for item in &hello.held {
+            held.insert(item.attempt);
+            verdicts.push((item.attempt, self.judge_held(&name, item.attempt, item.report.clone())));
         }
         // The welcome goes first: verdicts speak of the past, starts of the future.
         self.push_effect(Effect::Send(session, Message::Welcome(verdicts)));
-        let absent: Vec<_> =
-            self.state.executors.get(&name).map_or_else(Vec::new, |executor| {
-                executor.live.iter().filter(|attempt| !held.contains_key(attempt)).copied().collect()
-            });
-        for attempt in absent {
-            self.judge_absent(session, attempt, hello.is_clean, rebooted);
+        let live = self.state.executors.get(&name).map(|executor| executor.live.clone()).unwrap_or_default();
+        let missing: Vec<_> = live
+            .difference(&held)
+            .filter_map(|attempt| self.judge_absent(session, *attempt, &hello))
+            .collect();
+        if let Some(executor) = self.state.executors.get_mut(&name) {
+            executor.missing = missing;
         }
         self.arm_loss(&name);
     }
@@ -62,32 +73,42 @@ impl Scheduler {
         self.state.sessions.insert(session, name.clone());
     }
 
-    /// Notes what the executor offers; returns whether its machine has booted since it was last here.
-    fn register(&mut self, session: SessionId, hello: &Hello) -> bool {
-        let heard_at = self.now.uptime;
-        let executor =
-            self.state.executors.entry(hello.executor.clone()).or_insert_with(|| Executor::unseen(heard_at));
-        let rebooted = executor.boot.as_ref().is_some_and(|boot| *boot != hello.boot);
+    /// Notes what the executor offers, and that its spool was heard.
+    fn register(&mut self, session: SessionId, hello: &Hello) {
+        let at = self.now.uptime;
+        let name = &hello.executor;
+        self.state.executors.entry(name.clone()).or_insert_with(|| Executor::unseen(at));
+        let in_use = self.spools_in_use(name);
+        let Some(executor) = self.state.executors.get_mut(name) else { return };
+        executor.heard.retain(|spool, _| in_use.contains(spool));
+        let heard = executor.heard.entry(hello.spool).or_insert_with(|| Heard { at, boots: BTreeSet::new() });
+        heard.at = at;
+        heard.boots.insert(hello.boot.clone());
         executor.session = Some(session);
         executor.spool = Some(hello.spool);
-        executor.boot = Some(hello.boot.clone());
         executor.slots = hello.slots;
         executor.labels.clone_from(&hello.labels);
         executor.kinds.clone_from(&hello.kinds);
         executor.version = hello.version.clone();
-        executor.heard_at = heard_at;
-        rebooted
+    }
+
+    fn spools_in_use(&self, name: &ExecutorName) -> BTreeSet<SpoolId> {
+        let live = self.state.executors.get(name).into_iter().flat_map(|executor| &executor.live);
+        live.filter_map(|attempt| Some(self.state.live(attempt.instance)?.spool)).collect()
     }
 
     fn judge_held(&mut self, executor: &ExecutorName, attempt: AttemptId, report: Report) -> Verdict {
-        let Some(live) = self.state.live(attempt.instance).filter(|live| live.number == attempt.number) else {
-            return Verdict::Discard;
-        };
-        if live.executor != *executor {
-            self.count_refusal("held_by_another_executor");
-            return Verdict::Discard;
+        match self.standing(executor, attempt) {
+            Standing::Quarantined => return Verdict::Adopt,
+            Standing::Gone => return Verdict::Discard,
+            Standing::Elsewhere => {
+                self.count_refusal("held_by_another_executor");
+                return Verdict::Discard;
+            }
+            Standing::Here => {}
         }
-        let is_killing = live.state == AttemptState::Killing;
+        let is_killing =
+            self.state.live(attempt.instance).is_some_and(|live| live.state == AttemptState::Killing);
         let has_ended = matches!(report, Report::Ended(_));
         self.take_report(attempt, report);
         match (has_ended, is_killing) {
@@ -97,20 +118,42 @@ impl Scheduler {
         }
     }
 
-    fn judge_absent(&mut self, session: SessionId, attempt: AttemptId, is_clean: bool, rebooted: bool) {
-        let Some(live) = self.state.live(attempt.instance) else { return };
-        let spool = self.state.executors.get(&live.executor).and_then(|executor| executor.spool);
-        let is_same_spool = spool == Some(live.spool);
-        match live.state {
-            AttemptState::Assigned if is_same_spool => self.send_start(session, attempt),
-            AttemptState::Killing if is_same_spool => {
-                let end = self.proven_end(AttemptState::Killed, "ended before it reached the executor", Proof::CleanSlate);
+    /// Sends an attempt again that never arrived; otherwise says what it is ended by, if it really is not there.
+    fn judge_absent(&mut self, session: SessionId, attempt: AttemptId, hello: &Hello) -> Option<Missing> {
+        let live = self.state.live(attempt.instance)?;
+        let executor = self.state.executors.get(&live.executor)?;
+        let is_same_spool = live.spool == hello.spool;
+        if is_same_spool && live.state == AttemptState::Assigned {
+            self.send_start(session, attempt);
+            return None;
+        }
+        let (reason, proof) = if is_same_spool {
+            ("the executor does not hold it", Proof::CleanSlate)
+        } else if executor.has_booted_since(live.spool, &hello.boot) {
+            ("the executor's machine was booted", Proof::Rebooted)
+        } else if hello.is_clean {
+            ("the executor lost its spool", Proof::CleanSlate)
+        } else {
+            return None;
+        };
+        Some(Missing { attempt, proof, reason })
+    }
+
+    /// Ends what the session's greeting did not name: its first heartbeat shows that the greeting was not overtaken.
+    fn end_missing(&mut self, name: &ExecutorName, held: &[(AttemptId, AttemptState)]) {
+        let missing =
+            self.state.executors.get_mut(name).map(|executor| std::mem::take(&mut executor.missing));
+        for Missing { attempt, proof, reason } in missing.unwrap_or_default() {
+            let is_held = held.iter().any(|(held, _)| *held == attempt);
+            let Some((run, _, instance)) = self.state.instance(attempt.instance).filter(|_| !is_held) else {
+                continue;
+            };
+            if instance.live.as_deref().is_some_and(|live| live.number == attempt.number) {
+                // What was to be ended anyway is not a loss that anybody has to look into.
+                let state = if run.ending.is_some() { AttemptState::Killed } else { AttemptState::Lost };
+                let end = self.proven_end(state, reason, proof);
                 self.end_attempt(attempt, end);
             }
-            _ if is_same_spool => self.lose(attempt, "the executor no longer holds it", Proof::CleanSlate),
-            _ if rebooted => self.lose(attempt, "the executor's machine was booted", Proof::Rebooted),
-            _ if is_clean => self.lose(attempt, "the executor lost its spool", Proof::CleanSlate),
-            _ => {}
         }
     }
 
@@ -123,6 +166,7 @@ impl Scheduler {
         let Some(name) = self.state.sessions.remove(&session) else { return };
         if let Some(executor) = self.state.executors.get_mut(&name) {
             executor.session = None;
+            executor.missing.clear();
         }
         self.arm_loss(&name);
     }
@@ -133,25 +177,32 @@ impl Scheduler {
         number: u64,
         held: &[(AttemptId, AttemptState)],
     ) {
-        let Some(name) = self.state.sessions.get(&session) else {
+        let Some(name) = self.state.sessions.get(&session).cloned() else {
             self.count_refusal("heartbeat_without_session");
             return;
         };
-        if let Some(executor) = self.state.executors.get_mut(name) {
-            executor.heard_at = self.now.uptime;
+        if let Some(executor) = self.state.executors.get_mut(&name) {
+            executor.hear(self.now.uptime);
         }
         self.push_effect(Effect::Send(session, Message::HeartbeatAnswer(number)));
+        self.end_missing(&name, held);
         for (attempt, state) in held {
-            if self.state.live(attempt.instance).is_none_or(|live| live.number != attempt.number) {
-                let message = if state.is_final() {
-                    Message::Ack(*attempt)
-                } else {
-                    let reason = "the attempt has ended for the leader".into();
-                    Message::Kill { attempt: *attempt, grace: Duration::ZERO, reason }
-                };
-                self.push_effect(Effect::Send(session, message));
+            match self.standing(&name, *attempt) {
+                Standing::Here | Standing::Quarantined => {}
+                Standing::Gone | Standing::Elsewhere => self.answer_void(session, *attempt, state.is_final()),
             }
         }
+    }
+
+    /// Tells an executor what to do with an attempt that does not count: end what lives of it, forget what ended.
+    pub(crate) fn answer_void(&mut self, session: SessionId, attempt: AttemptId, has_ended: bool) {
+        let message = if has_ended {
+            Message::Ack(attempt)
+        } else {
+            let reason = "the attempt has ended for the leader".into();
+            Message::Kill { attempt, grace: Duration::ZERO, reason }
+        };
+        self.push_effect(Effect::Send(session, message));
     }
 
     /// Arms the timer after which an attempt of a silent executor may have ended by itself.
@@ -161,23 +212,30 @@ impl Scheduler {
         }
     }
 
-    fn loss_deadlines(&self, name: &ExecutorName) -> Vec<(millrace_common::time::Uptime, AttemptId)> {
+    fn loss_deadlines(&self, name: &ExecutorName) -> Vec<(Uptime, AttemptId)> {
         let Some(executor) = self.state.executors.get(name) else { return Vec::new() };
-        let due = |attempt: &AttemptId| {
-            let (_, task, instance) = self.state.instance(attempt.instance)?;
-            let live = instance.live.as_deref()?;
-            // A connected executor speaks for what its own spool holds.
-            let is_spoken_for = executor.is_connected() && executor.spool == Some(live.spool);
-            let may_pass = task.on_lost != OnLost::Confirm && !is_spoken_for;
-            may_pass.then(|| (executor.heard_at + self.limits.loss_wait(task.orphan_timeout, task.kill_grace), *attempt))
-        };
+        let due = |attempt: &AttemptId| Some((self.loss_deadline(*attempt)?, *attempt));
         executor.live.iter().filter_map(due).collect()
+    }
+
+    /// Returns when an attempt counts as ended by itself; never where its executor speaks for it or its policy forbids.
+    pub(crate) fn loss_deadline(&self, attempt: AttemptId) -> Option<Uptime> {
+        let (_, task, instance) = self.state.instance(attempt.instance)?;
+        let live = instance.live.as_deref()?;
+        let executor = self.state.executors.get(&live.executor)?;
+        let may_pass = task.on_lost != OnLost::Confirm && !executor.speaks_for(live.spool);
+        let wait = self.limits.loss_wait(task.orphan_timeout, task.kill_grace);
+        may_pass.then(|| executor.heard_at(Some(live.spool)) + wait)
     }
 
     pub(crate) fn on_loss_due(&mut self, name: &ExecutorName) {
         for (deadline, attempt) in self.loss_deadlines(name) {
             if deadline <= self.now.uptime {
-                self.lose(attempt, "the executor was silent for longer than it lets an orphan run", Proof::OrphanTimePassed);
+                self.lose(
+                    attempt,
+                    "the executor was silent for longer than it lets an orphan run",
+                    Proof::OrphanTimePassed,
+                );
             }
         }
         self.arm_loss(name);

@@ -66,7 +66,6 @@ struct Room<'a> {
     limits: &'a Limits,
     used: BTreeMap<&'a ExecutorName, u32>,
     pools: BTreeMap<&'a PoolName, u32>,
-    free: u32,
 }
 
 impl<'a> Room<'a> {
@@ -77,7 +76,6 @@ impl<'a> Room<'a> {
             limits,
             used: connected().map(|(name, executor)| (name, executor.used())).collect(),
             pools: limits.pools.keys().map(|pool| (pool, state.pool_used(pool))).collect(),
-            free: connected().map(|(_, executor)| executor.slots.saturating_sub(executor.used())).sum(),
         }
     }
 
@@ -88,7 +86,6 @@ impl<'a> Room<'a> {
         let executor = self.choose(class)?;
         if let Some(used) = self.used.get_mut(&executor) {
             *used += 1;
-            self.free -= 1;
         }
         if let Some(used) = class.pool.as_ref().and_then(|pool| self.pools.get_mut(pool)) {
             *used += class.pool_slots;
@@ -104,7 +101,7 @@ impl<'a> Room<'a> {
         if needed > limit {
             return Err(Reason::PoolTooSmall { pool: pool.clone(), needed, limit });
         }
-        if used + needed > limit {
+        if used.saturating_add(needed) > limit {
             return Err(Reason::PoolFull { pool: pool.clone(), used, limit });
         }
         Ok(())
@@ -123,7 +120,7 @@ impl<'a> Room<'a> {
                 continue;
             }
             fitting.able += 1;
-            fitting.slots += executor.slots;
+            fitting.slots = fitting.slots.saturating_add(executor.slots);
             fitting.offer(name, executor.slots.saturating_sub(*used));
         }
         fitting.decide(class)
@@ -155,5 +152,59 @@ impl<'a> Fitting<'a> {
             None if self.able == 0 => Err(Reason::NoExecutorWithKind(class.kind.as_str().into())),
             None => Err(Reason::SlotsFull { executors: self.able, slots: self.slots }),
         }
+    }
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use super::*;
+    use crate::testing::run_script;
+
+    const WORKFLOW: &str = "workflow
+  workflow: w
+  max_active_runs: 9
+  tasks:
+    one: { kind: shell, pool: p, with: { command: [make] } }
+    two: { kind: shell, pool: p, pool_slots: 2, with: { command: [make] } }
+    free: { kind: shell, priority: -1, with: { command: [make] } }
+";
+
+    /// Returns where things were placed, in order.
+    fn placed(commands: &str) -> Vec<String> {
+        let limits = Limits { pools: [("p".parse().unwrap(), 3)].into(), ..Limits::default() };
+        let transcript = run_script(&format!("{WORKFLOW}{commands}"), limits).unwrap();
+        let lines = transcript.lines().filter_map(|line| line.trim().strip_prefix("attempt "));
+        lines
+            .filter(|line| line.contains(" assigned to "))
+            .map(|line| line.replace(" assigned to ", " "))
+            .collect()
+    }
+
+    #[test]
+    fn the_emptiest_executor_is_taken_and_the_first_by_name_of_several() {
+        let placed = placed("executor b slots 2\nexecutor a slots 2\nexecutor c slots 3\nstart w\n");
+        assert_eq!(placed, ["r1/one#1 c", "r1/two#1 a", "r1/free#1 b"]);
+    }
+
+    #[test]
+    fn pools_are_filled_and_not_over_filled() {
+        let placed = placed("executor a slots 9\nstart w\nstart w\n");
+        assert_eq!(placed, ["r1/one#1 a", "r1/two#1 a", "r1/free#1 a", "r2/free#1 a"]);
+    }
+
+    #[test]
+    fn what_does_not_fit_does_not_hold_up_what_does() {
+        // Three of the pool are one and two; the second run's two has to wait, its one goes when the first one has ended.
+        let placed = placed("executor a slots 9\nstart w\nstart w\na ends r1/one#1 succeeded\n");
+        assert_eq!(placed.last().unwrap(), "r2/one#1 a");
+    }
+
+    #[test]
+    fn executors_may_say_any_number_of_slots() {
+        let most = u32::MAX;
+        let placed = placed(&format!(
+            "executor a slots {most}\nexecutor b slots {most}\nexecutor c slots 0\nstart w\nexplain r1\nstart w\nexplain r2\n"
+        ));
+        assert_eq!(placed, ["r1/one#1 a", "r1/two#1 b", "r1/free#1 a", "r2/free#1 b"]);
     }
 }

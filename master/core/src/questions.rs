@@ -7,7 +7,7 @@ use millrace_common::{
 
 use crate::{
     batch::Answer,
-    explain::{Explanation, ExecutorSummary, Reason, TaskReason, WorkCount},
+    explain::{ExecutorSummary, Explanation, Reason, TaskReason, WorkCount},
     queue::Class,
     refusal::Refusal,
     scheduler::Scheduler,
@@ -80,30 +80,35 @@ impl Scheduler {
     }
 
     fn reason_of_ready(&self, run: &Run, index: InstanceIndex) -> Reason {
-        let Some(task) = run.task(index) else { return Reason::Queued };
-        match self.blocked.get(&Class::of(task)) {
-            Some(reason) => reason.clone(),
-            None if self.state.queue.is_first(task, run.instance_id(index)) => Reason::Next,
-            None => Reason::Queued,
-        }
+        // The plan was made for this question: what could be placed is active.
+        run.task(index).and_then(|task| self.blocked.get(&Class::of(task))).cloned().unwrap_or(Reason::Next)
     }
 
     pub(crate) fn executor_summaries(&self) -> Vec<ExecutorSummary> {
-        let summary = |(name, executor): (&millrace_common::id::ExecutorName, &crate::state::Executor)| ExecutorSummary {
-            name: name.clone(),
-            is_connected: executor.is_connected(),
-            slots: executor.slots,
-            slots_used: executor.used(),
-            labels: executor.labels.clone(),
-            kinds: executor.kinds.clone(),
-            version: executor.version.clone(),
-            silent_ms: u64::try_from(self.now.uptime.since(executor.heard_at).as_millis()).unwrap_or(u64::MAX),
+        let summary = |(name, executor): (&millrace_common::id::ExecutorName, &crate::state::Executor)| {
+            ExecutorSummary {
+                name: name.clone(),
+                is_connected: executor.is_connected(),
+                slots: executor.slots,
+                slots_used: executor.used(),
+                labels: executor.labels.clone(),
+                kinds: executor.kinds.clone(),
+                version: executor.version.clone(),
+                silent_ms: u64::try_from(
+                    self.now.uptime.since(executor.heard_at(executor.spool)).as_millis(),
+                )
+                .unwrap_or(u64::MAX),
+            }
         };
         self.state.executors.iter().map(summary).collect()
     }
 
     pub(crate) fn work_count(&self) -> WorkCount {
-        WorkCount { runs: self.state.runs.len(), attempts: self.state.live_attempts(), ready: self.state.queue.len() }
+        WorkCount {
+            runs: self.state.runs.len(),
+            attempts: self.state.live_attempts(),
+            ready: self.state.queue.len(),
+        }
     }
 }
 

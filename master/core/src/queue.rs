@@ -72,10 +72,8 @@ impl Queue {
     }
 
     pub(crate) fn contains(&self, task: &Task, instance: InstanceId) -> bool {
-        self.classes.get(&Class::of(task)).is_some_and(|ranks| ranks.contains(&(Reverse(task.priority), instance)))
-    }
-
-    pub(crate) fn is_first(&self, task: &Task, instance: InstanceId) -> bool {
-        self.classes.get(&Class::of(task)).and_then(BTreeSet::first).is_some_and(|(_, first)| *first == instance)
+        self.classes
+            .get(&Class::of(task))
+            .is_some_and(|ranks| ranks.contains(&(Reverse(task.priority), instance)))
     }
 }

@@ -29,7 +29,9 @@ pub enum Refusal {
         hint: &'static str,
     },
     /// More runs than may wait.
-    #[error("workflow {workflow} has {limit} unfinished runs, which is the limit: wait for some to end, or cancel them")]
+    #[error(
+        "workflow {workflow} has {limit} unfinished runs, which is the limit: wait for some to end, or cancel them"
+    )]
     TooManyRuns {
         /// Of which workflow.
         workflow: WorkflowName,

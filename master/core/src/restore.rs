@@ -2,13 +2,18 @@
 //!
 //! Only facts are restored; everything that follows from them (queue, counts, slots, timers) is derived again by the same
 //! functions that live operation uses. A run whose rows contradict each other is left out and named, so that it cannot
-//! bring down leader after leader.
+//! bring down leader after leader; executors that still run something of it are left alone.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use millrace_common::{
     id::{InstanceId, RunId, WorkflowName},
     state::{RunState, TaskState},
+    time::Timestamp,
     workflow::Workflow,
 };
 use thiserror::Error;
@@ -16,9 +21,9 @@ use thiserror::Error;
 use crate::{
     check,
     scheduler::Scheduler,
-    snapshot::{RunRow, Snapshot, TaskRow, WorkflowRow},
+    snapshot::{LiveRow, RunRow, Snapshot, TaskRow, WorkflowRow},
     state::{Entry, Instance, LiveAttempt, Run},
-    timers::WallTimer,
+    timers::UptimeTimer,
 };
 
 /// Why a snapshot cannot be scheduled from.
@@ -47,6 +52,7 @@ pub(crate) fn restore(mut scheduler: Scheduler, snapshot: Snapshot) -> Result<Re
     for row in snapshot.runs {
         let id = row.created.run;
         if let Err(problem) = restore_run(&mut scheduler, row, &versions) {
+            scheduler.state.quarantined.insert(id);
             quarantined.push((id, problem));
         }
     }
@@ -73,7 +79,7 @@ fn restore_catalog(scheduler: &mut Scheduler, rows: &[WorkflowRow]) -> Result<Ve
                 workflow: Arc::clone(&row.workflow),
                 cursor: row.cursor,
                 active: 0,
-                queued: std::collections::BTreeSet::new(),
+                queued: BTreeSet::new(),
             };
             scheduler.state.catalog.insert(name.clone(), entry);
         }
@@ -87,12 +93,9 @@ fn restore_catalog(scheduler: &mut Scheduler, rows: &[WorkflowRow]) -> Result<Ve
 fn restore_run(scheduler: &mut Scheduler, row: RunRow, versions: &Versions) -> Result<(), String> {
     let created = &row.created;
     let id = created.run;
-    let workflow = versions
-        .get(&(created.workflow.clone(), created.version))
-        .ok_or_else(|| format!("version {} of workflow {} is not there", created.version, created.workflow))?;
-    if row.state.is_final() {
-        return Err(format!("it is {} and yet live", row.state));
-    }
+    let workflow = versions.get(&(created.workflow.clone(), created.version)).ok_or_else(|| {
+        format!("version {} of workflow {} is not there", created.version, created.workflow)
+    })?;
     let mut run = Run::new(row.created, Arc::clone(workflow));
     run.state = row.state;
     run.started_at = row.started_at;
@@ -100,15 +103,47 @@ fn restore_run(scheduler: &mut Scheduler, row: RunRow, versions: &Versions) -> R
     let mut live = Vec::new();
     for (index, task) in row.tasks {
         let len = run.instances.len();
-        let instance =
-            run.instances.get_mut(index as usize).ok_or_else(|| format!("instance {index} of {len} does not exist"))?;
-        live.extend(restore_instance(instance, task)?.map(|attempt| (InstanceId { run: id, index }, attempt)));
+        let instance = run
+            .instances
+            .get_mut(index as usize)
+            .ok_or_else(|| format!("instance {index} of {len} does not exist"))?;
+        live.extend(
+            restore_instance(instance, task)?.map(|attempt| (InstanceId { run: id, index }, attempt)),
+        );
     }
+    check_run(&run)?;
     insert_run(scheduler, run);
     for (instance, attempt) in live {
-        // The last leader may have extended the lease of what runs there until just now.
-        let heard_at = scheduler.now.uptime;
-        scheduler.state.insert_live(instance.attempt(attempt.number), attempt, heard_at);
+        // The last leader may go on extending the lease of what runs there until its authority ends.
+        let heard_before = scheduler.now.uptime + scheduler.limits.authority;
+        scheduler.state.insert_live(instance.attempt(attempt.number), attempt, heard_before);
+    }
+    Ok(())
+}
+
+/// Finds what no leader can have written: scheduling from it would be wrong, or get stuck.
+fn check_run(run: &Run) -> Result<(), String> {
+    let has_begun = run.state != RunState::Queued;
+    if run.state.is_final() {
+        return Err(format!("it is {} and yet live", run.state));
+    }
+    if has_begun != run.started_at.is_some() {
+        return Err(format!("it is {} and has {} start", run.state, if has_begun { "no" } else { "a" }));
+    }
+    if run.ending.as_ref().is_some_and(|(to, _)| !to.is_final()) {
+        return Err("it is to end in a state that is not final".to_owned());
+    }
+    let is_ending = run.ending.is_some();
+    let is_early = |state: TaskState| !has_begun && !matches!(state, TaskState::Waiting | TaskState::Success);
+    let is_left = |state: TaskState| is_ending && !state.is_final() && state != TaskState::Active;
+    let wrong =
+        run.instances.iter().map(|instance| instance.state).find(|state| is_early(*state) || is_left(*state));
+    if let Some(state) = wrong {
+        let ending = if is_ending { " and being ended" } else { "" };
+        return Err(format!("it is {}{ending} while a task instance is {state}", run.state));
+    }
+    if has_begun && run.instances.iter().all(|instance| instance.state.is_final()) {
+        return Err(format!("it is {} while every task instance has ended", run.state));
     }
     Ok(())
 }
@@ -124,15 +159,22 @@ fn restore_instance(instance: &mut Instance, row: TaskRow) -> Result<Option<Live
     instance.values = row.values;
     let is_active = row.state == TaskState::Active;
     if is_active != row.live.is_some() {
-        return Err(format!("a task instance is {} with{} a live attempt", row.state, if is_active { "out" } else { "" }));
+        return Err(format!(
+            "a task instance is {} with{} a live attempt",
+            row.state,
+            if is_active { "out" } else { "" }
+        ));
     }
-    Ok(row.live.map(|live| LiveAttempt {
-        number: row.attempts,
-        state: live.state,
-        executor: live.executor,
-        spool: live.spool,
-        assigned_at: live.assigned_at,
-    }))
+    if row.state == TaskState::UpForRetry && row.retry_at.is_none() {
+        return Err("a task instance is up_for_retry at no time".to_owned());
+    }
+    let Some(live) = row.live else { return Ok(None) };
+    if live.state.is_final() || row.attempts == 0 {
+        return Err(format!("live attempt {} of a task instance is {}", row.attempts, live.state));
+    }
+    let (number, state) = (row.attempts, live.state);
+    let LiveRow { executor, spool, assigned_at, .. } = live;
+    Ok(Some(LiveAttempt { number, state, executor, spool, assigned_at }))
 }
 
 /// Puts a run into the state and derives what follows from its instances.
@@ -176,13 +218,22 @@ fn resume(scheduler: &mut Scheduler) {
 }
 
 fn arm_run(scheduler: &mut Scheduler, id: RunId) {
+    let now = scheduler.now;
+    // What is left of a delay by the wall clock; never more than the delay, whatever the clocks said and say.
+    let left = |until: Timestamp, most: Duration| now.uptime + until.since(now.wall).min(most);
     let Some(run) = scheduler.state.runs.get(&id) else { return };
-    if let Some(deadline) = run.workflow.run_timeout.zip(run.started_at).map(|(timeout, started)| started + timeout) {
-        scheduler.timers.at_wall(deadline, WallTimer::RunTimeout(id));
+    if let Some((timeout, started)) = run.workflow.run_timeout.zip(run.started_at) {
+        scheduler.timers.at_uptime(left(started + timeout, timeout), UptimeTimer::RunTimeout(id));
     }
     for (index, instance) in (0..).zip(&run.instances) {
-        if let Some(at) = instance.retry_at.filter(|_| instance.state == TaskState::UpForRetry) {
-            scheduler.timers.at_wall(at, WallTimer::RetryDue(run.instance_id(index)));
+        let due = instance.retry_at.filter(|_| instance.state == TaskState::UpForRetry);
+        if let Some((at, task)) = due.zip(run.task(index)) {
+            let rejected = scheduler.limits.rejection_delay_after(instance.rejections.into());
+            let most = task.retry.delay_after(instance.failures.into()).max(rejected);
+            scheduler.timers.at_uptime(left(at, most), UptimeTimer::RetryDue(run.instance_id(index)));
         }
     }
 }
+
+#[cfg(all(test, feature = "testing"))]
+mod tests;

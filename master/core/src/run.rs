@@ -10,14 +10,16 @@
 //! | running, paused | failed | a leaf failed, or the run took too long; after the last attempt has ended |
 //! | running, paused | success | every leaf ended well |
 //!
-//! An ended run never changes. Retrying one makes a new run that takes over what succeeded.
+//! An ended run never changes. Retrying one makes a new run that takes over what succeeded and comes after nothing that
+//! did not.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use millrace_common::{
-    id::{RunId, WorkflowName},
+    id::{InstanceId, InstanceIndex, RunId, WorkflowName},
     interval::DataInterval,
     state::{RunState, TaskState},
+    workflow::Workflow,
 };
 
 use crate::{
@@ -25,7 +27,7 @@ use crate::{
     input::{EndedRun, StartRun},
     refusal::Refusal,
     scheduler::Scheduler,
-    timers::WallTimer,
+    timers::UptimeTimer,
 };
 
 impl Scheduler {
@@ -48,7 +50,8 @@ impl Scheduler {
         params: Arc<str>,
         idempotency_key: Option<Arc<str>>,
     ) -> Result<RunId, Refusal> {
-        let entry = self.state.catalog.get(workflow).ok_or_else(|| Refusal::UnknownWorkflow(workflow.clone()))?;
+        let entry =
+            self.state.catalog.get(workflow).ok_or_else(|| Refusal::UnknownWorkflow(workflow.clone()))?;
         let limit = self.limits.runs_per_workflow_max;
         if entry.unfinished() >= limit {
             return Err(Refusal::TooManyRuns { workflow: workflow.clone(), limit });
@@ -71,31 +74,26 @@ impl Scheduler {
     }
 
     /// Makes a new run of an ended one. It takes over what succeeded, by task name, where the version in force still has
-    /// the task; everything else runs again.
+    /// the task and everything before it is taken over as well; everything else runs again.
     pub(crate) fn retry_run(&mut self, ended: &EndedRun) -> Result<Answer, Refusal> {
-        let EndedRun { created, workflow, state, tasks } = ended;
+        let EndedRun { created, state, .. } = ended;
         if !state.is_final() {
             let hint = "it has not ended; cancel it first, or wait";
             return Err(Refusal::WrongState { run: created.run, state: *state, hint });
         }
         let trigger = Trigger::Retry(created.run);
-        let run = self.create_run(&created.workflow, trigger, created.interval, Arc::clone(&created.params), None)?;
-        for (index, (state, values)) in tasks {
-            let kept = workflow.tasks.get(*index as usize).filter(|_| *state == TaskState::Success);
-            let current = self.state.runs.get(&run).map(|run| Arc::clone(&run.workflow));
-            if let Some((position, _)) = kept.zip(current).and_then(|(task, now)| {
-                now.task_named(task.name.as_str()).map(|(position, _)| (position, ()))
-            }) {
-                let instance = millrace_common::id::InstanceId { run, index: position };
-                self.emit(Change::TaskMoved {
-                    instance,
-                    from: TaskState::Waiting,
-                    to: TaskState::Success,
-                    at: self.now.wall,
-                    retry_at: None,
-                    values: values.clone(),
-                });
-            }
+        let run =
+            self.create_run(&created.workflow, trigger, created.interval, Arc::clone(&created.params), None)?;
+        let kept = self.state.runs.get(&run).map_or_else(BTreeMap::new, |run| kept(ended, &run.workflow));
+        for (index, values) in kept {
+            self.emit(Change::TaskMoved {
+                instance: InstanceId { run, index },
+                from: TaskState::Waiting,
+                to: TaskState::Success,
+                at: self.now.wall,
+                retry_at: None,
+                values,
+            });
         }
         self.start_queued_runs(&created.workflow);
         Ok(Answer::RunStarted { run, is_repeat: false })
@@ -112,16 +110,25 @@ impl Scheduler {
     }
 
     fn begin_run(&mut self, id: RunId) {
-        self.emit(Change::RunMoved { run: id, from: RunState::Queued, to: RunState::Running, at: self.now.wall, reason: None });
+        self.emit(Change::RunMoved {
+            run: id,
+            from: RunState::Queued,
+            to: RunState::Running,
+            at: self.now.wall,
+            reason: None,
+        });
         let Some(run) = self.state.runs.get(&id) else { return };
         let workflow = Arc::clone(&run.workflow);
         if let Some(timeout) = workflow.run_timeout {
-            self.timers.at_wall(self.now.wall + timeout, WallTimer::RunTimeout(id));
+            self.timers.at_uptime(self.now.uptime + timeout, UptimeTimer::RunTimeout(id));
         }
         for index in workflow.graph.order() {
-            self.evaluate(millrace_common::id::InstanceId { run: id, index: *index });
+            self.evaluate(InstanceId { run: id, index: *index });
         }
-        self.end_run_if_done(id);
+        // Whoever lets runs begin goes on with the next one: calling it from here would nest as deep as runs wait.
+        if self.end_run(id) {
+            self.arm_schedule(&workflow.name);
+        }
     }
 
     pub(crate) fn pause_run(&mut self, id: RunId) -> Result<Answer, Refusal> {
@@ -132,7 +139,13 @@ impl Scheduler {
         self.move_run(id, RunState::Paused, RunState::Running, "only a paused run can be resumed")
     }
 
-    fn move_run(&mut self, id: RunId, from: RunState, to: RunState, hint: &'static str) -> Result<Answer, Refusal> {
+    fn move_run(
+        &mut self,
+        id: RunId,
+        from: RunState,
+        to: RunState,
+        hint: &'static str,
+    ) -> Result<Answer, Refusal> {
         let run = self.state.runs.get(&id).ok_or_else(|| self.unknown_run(id))?;
         if run.state == to {
             return Ok(Answer::RunMoved(to));
@@ -153,9 +166,7 @@ impl Scheduler {
     }
 
     pub(crate) fn on_run_timed_out(&mut self, id: RunId) {
-        let Some(run) = self.state.runs.get(&id).filter(|run| run.ending.is_none()) else { return };
-        let deadline = run.workflow.run_timeout.zip(run.started_at).map(|(timeout, started)| started + timeout);
-        if deadline.is_some_and(|deadline| deadline <= self.now.wall) {
+        if self.state.runs.get(&id).is_some_and(|run| run.ending.is_none()) {
             self.end_run_early(id, RunState::Failed, "the run took longer than its time-out");
         }
     }
@@ -164,8 +175,10 @@ impl Scheduler {
     fn end_run_early(&mut self, id: RunId, to: RunState, reason: &'static str) {
         self.emit(Change::RunEnding { run: id, to, reason: reason.into() });
         let Some(run) = self.state.runs.get(&id) else { return };
-        let instances: Vec<_> =
-            (0..).zip(&run.instances).map(|(index, instance)| (run.instance_id(index), instance.state)).collect();
+        let instances: Vec<_> = (0..)
+            .zip(&run.instances)
+            .map(|(index, instance)| (run.instance_id(index), instance.state))
+            .collect();
         for (instance, state) in instances {
             match state {
                 TaskState::Active => self.kill_live(instance, reason),
@@ -184,20 +197,48 @@ impl Scheduler {
 
     /// Ends a run whose last task instance has ended, which may let the next one begin.
     pub(crate) fn end_run_if_done(&mut self, id: RunId) {
-        let Some(run) = self.state.runs.get(&id).filter(|run| run.unfinished == 0) else { return };
-        let from = run.state;
-        if from == RunState::Queued && run.ending.is_none() {
-            return;
-        }
-        let (to, reason) = run.ending.clone().map_or_else(|| (run.verdict(), None), |(to, reason)| (to, Some(reason)));
-        let workflow = run.created.workflow.clone();
-        self.emit(Change::RunMoved { run: id, from, to, at: self.now.wall, reason });
-        self.state.forget_keys(self.limits.keys_remembered_max);
-        self.start_queued_runs(&workflow);
-        if self.state.catalog.get(&workflow).is_some_and(|entry| entry.workflow.schedule.is_some())
-            && !self.timers.has_wall(&WallTimer::ScheduleDue(workflow.clone()))
-        {
+        let Some(workflow) = self.state.runs.get(&id).map(|run| run.created.workflow.clone()) else { return };
+        if self.end_run(id) {
+            self.start_queued_runs(&workflow);
+            // A schedule that had no room for further runs is served again.
             self.arm_schedule(&workflow);
         }
     }
+
+    /// Ends a run if nothing of it is left, and tells whether it did.
+    fn end_run(&mut self, id: RunId) -> bool {
+        let Some(run) = self.state.runs.get(&id).filter(|run| run.unfinished == 0) else { return false };
+        let from = run.state;
+        if from == RunState::Queued && run.ending.is_none() {
+            return false;
+        }
+        let (to, reason) =
+            run.ending.clone().map_or_else(|| (run.verdict(), None), |(to, reason)| (to, Some(reason)));
+        self.emit(Change::RunMoved { run: id, from, to, at: self.now.wall, reason });
+        self.state.forget_keys(self.limits.keys_remembered_max);
+        true
+    }
+}
+
+/// Returns what a retry takes over, by position in the version in force, with its values.
+fn kept(ended: &EndedRun, now: &Workflow) -> BTreeMap<InstanceIndex, Option<Arc<str>>> {
+    let succeeded: BTreeMap<&str, &Option<Arc<str>>> = ended
+        .tasks
+        .iter()
+        .filter(|(_, (state, _))| *state == TaskState::Success)
+        .filter_map(|(index, (_, values))| {
+            Some((ended.workflow.tasks.get(*index as usize)?.name.as_str(), values))
+        })
+        .collect();
+    let mut kept = BTreeMap::new();
+    for index in now.graph.order() {
+        let task = now.tasks.get(*index as usize);
+        let values = task.and_then(|task| succeeded.get(task.name.as_str()));
+        if let Some(values) =
+            values.filter(|_| now.graph.upstream(*index).iter().all(|up| kept.contains_key(up)))
+        {
+            kept.insert(*index, (*values).clone());
+        }
+    }
+    kept
 }

@@ -46,7 +46,12 @@ impl Scheduler {
     /// # Errors
     /// Where the snapshot contradicts itself as a whole. A single run that does is left out and named in
     /// [`Restored::quarantined`].
-    pub fn restore(term: Term, snapshot: Snapshot, limits: Limits, now: Now) -> Result<Restored, RestoreError> {
+    pub fn restore(
+        term: Term,
+        snapshot: Snapshot,
+        limits: Limits,
+        now: Now,
+    ) -> Result<Restored, RestoreError> {
         let scheduler = Self {
             term,
             limits,
@@ -69,8 +74,12 @@ impl Scheduler {
             Input::Requested(id, request) => self.on_requested(id, request),
             Input::ExecutorConnected(session, hello) => self.on_executor_connected(session, *hello),
             Input::ExecutorDisconnected(session) => self.on_executor_disconnected(session),
-            Input::HeartbeatReceived { session, number, held } => self.on_heartbeat_received(session, number, &held),
-            Input::AttemptReported { session, attempt, report } => self.on_attempt_reported(session, attempt, report),
+            Input::HeartbeatReceived { session, number, held } => {
+                self.on_heartbeat_received(session, number, &held)
+            }
+            Input::AttemptReported { session, attempt, report } => {
+                self.on_attempt_reported(session, attempt, report)
+            }
         }
     }
 
@@ -80,13 +89,13 @@ impl Scheduler {
         while let Some(timer) = self.timers.pop_wall(now.wall) {
             match timer {
                 WallTimer::ScheduleDue(workflow) => self.on_schedule_due(&workflow),
-                WallTimer::RetryDue(instance) => self.on_retry_due(instance),
-                WallTimer::RunTimeout(run) => self.on_run_timed_out(run),
             }
         }
         while let Some(timer) = self.timers.pop_uptime(now.uptime) {
             match timer {
                 UptimeTimer::LossDue(executor) => self.on_loss_due(&executor),
+                UptimeTimer::RetryDue(instance) => self.on_retry_due(instance),
+                UptimeTimer::RunTimeout(run) => self.on_run_timed_out(run),
             }
         }
     }

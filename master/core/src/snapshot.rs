@@ -83,4 +83,3 @@ pub struct LiveRow {
     /// When it was placed.
     pub assigned_at: Timestamp,
 }
-

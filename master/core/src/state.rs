@@ -19,7 +19,7 @@ use millrace_common::{
 };
 
 pub(crate) use self::{
-    executor::Executor,
+    executor::{Executor, Heard, Missing},
     run::{Instance, LiveAttempt, Run},
 };
 use crate::queue::Queue;
@@ -30,6 +30,8 @@ pub(crate) struct State {
     pub(crate) catalog: BTreeMap<WorkflowName, Entry>,
     pub(crate) runs: BTreeMap<RunId, Run>,
     pub(crate) executors: BTreeMap<ExecutorName, Executor>,
+    /// Runs that are taken out of scheduling because their rows contradict each other: nothing of them is touched.
+    pub(crate) quarantined: BTreeSet<RunId>,
     /// Which executor a session belongs to.
     pub(crate) sessions: BTreeMap<SessionId, ExecutorName>,
     /// Instances that may start, of runs that are running.

@@ -25,7 +25,7 @@ use crate::{
     limits::Limits,
     scheduler::Scheduler,
     state::Instance,
-    timers::WallTimer,
+    timers::UptimeTimer,
     trigger::{self, Verdict},
 };
 
@@ -57,7 +57,11 @@ pub(crate) fn next(task: &Task, instance: &Instance, end: &AttemptEnd, limits: &
         }
         AttemptState::Rejected => {
             let is_last = u32::from(instance.rejections) >= limits.rejections_max || end.is_permanent;
-            if is_last { Next::End(TaskState::Failed) } else { Next::Again(limits.rejection_delay) }
+            if is_last {
+                Next::End(TaskState::Failed)
+            } else {
+                Next::Again(limits.rejection_delay_after(instance.rejections.into()))
+            }
         }
         AttemptState::Killed
         | AttemptState::Assigned
@@ -122,7 +126,7 @@ impl Scheduler {
             Next::Again(delay) => {
                 let at = self.now.wall + delay;
                 self.move_task_with(id, TaskState::Active, TaskState::UpForRetry, Some(at), None);
-                self.timers.at_wall(at, WallTimer::RetryDue(id));
+                self.timers.at_uptime(self.now.uptime + delay, UptimeTimer::RetryDue(id));
             }
         }
     }
@@ -138,10 +142,87 @@ impl Scheduler {
     }
 
     pub(crate) fn on_retry_due(&mut self, id: InstanceId) {
-        let Some((_, _, instance)) = self.state.instance(id) else { return };
-        let is_due = instance.state == TaskState::UpForRetry && instance.retry_at.is_some_and(|at| at <= self.now.wall);
-        if is_due {
+        let waits =
+            self.state.instance(id).is_some_and(|(_, _, instance)| instance.state == TaskState::UpForRetry);
+        if waits {
             self.move_task(id, TaskState::UpForRetry, TaskState::Ready);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::Proof;
+    use millrace_common::definition;
+
+    fn task(policy: &str) -> Task {
+        let text =
+            format!("workflow: w\ntasks:\n  a: {{ kind: shell, with: {{ command: [make] }}, {policy} }}\n");
+        definition::parse(&text).unwrap().tasks.remove(0)
+    }
+
+    fn end(state: AttemptState) -> AttemptEnd {
+        AttemptEnd {
+            state,
+            exit_code: None,
+            reason: "".into(),
+            values: None,
+            is_skipped: false,
+            is_permanent: false,
+            started_at: None,
+            ended_at: Timestamp::default(),
+            log_bytes: 0,
+            proof: Proof::Reported,
+        }
+    }
+
+    /// What follows after so many failures, losses and rejections, the present one among them.
+    fn after(policy: &str, counts: (u16, u16, u16), end: &AttemptEnd) -> Next {
+        let (failures, losses, rejections) = counts;
+        let instance = Instance { failures, losses, rejections, ..Instance::waiting() };
+        next(&task(policy), &instance, end, &Limits::default())
+    }
+
+    #[test]
+    fn each_end_leads_where_the_policy_says() {
+        use AttemptState::{Failed, Killed, Lost, Rejected, Succeeded, TimedOut};
+        let failed = Next::End(TaskState::Failed);
+        let again = |seconds| Next::Again(Duration::from_secs(seconds));
+        let retries = "retries: 2, retry_delay: 10s, retry_backoff: 3, retry_delay_max: 20s";
+        let rows = [
+            (retries, (0, 0, 0), Succeeded, Next::End(TaskState::Success)),
+            ("retries: 0", (1, 0, 0), Failed, failed),
+            (retries, (1, 0, 0), Failed, again(10)),
+            (retries, (2, 0, 0), TimedOut, again(20)),
+            (retries, (3, 0, 0), Failed, failed),
+            // Losses and rejections use up no retries, and have bounds of their own.
+            (retries, (0, 9, 0), Lost, again(0)),
+            ("retries: 0", (0, 15, 9), Lost, again(0)),
+            (retries, (0, 16, 0), Lost, failed),
+            ("on_lost: confirm", (0, 1, 0), Lost, again(0)),
+            ("on_lost: fail, retries: 2", (0, 1, 0), Lost, failed),
+            ("retries: 0", (0, 0, 1), Rejected, again(1)),
+            ("retries: 0", (0, 0, 4), Rejected, again(8)),
+            (retries, (0, 0, 16), Rejected, failed),
+            (retries, (0, 0, 0), Killed, failed),
+        ];
+        for (policy, counts, state, expected) in rows {
+            assert_eq!(
+                after(policy, counts, &end(state)),
+                expected,
+                "{state} with {policy} after {counts:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_skip_and_a_permanent_failure_are_final() {
+        let skipped = AttemptEnd { is_skipped: true, ..end(AttemptState::Succeeded) };
+        assert_eq!(after("retries: 2", (0, 0, 0), &skipped), Next::End(TaskState::Skipped));
+        for state in [AttemptState::Failed, AttemptState::TimedOut, AttemptState::Rejected] {
+            let permanent = AttemptEnd { is_permanent: true, ..end(state) };
+            assert_eq!(after("retries: 2", (1, 0, 1), &permanent), Next::End(TaskState::Failed), "{state}");
         }
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! | rule | runs when | otherwise becomes |
 //! |---|---|---|
-//! | `all_success` | all success | any failed or `upstream_failed`: `upstream_failed`; else any skipped: skipped |
+//! | `all_success` | all success | any failed or `upstream_failed`: `upstream_failed`; all ended, else any skipped: skipped |
 //! | `all_failed` | all failed or `upstream_failed` | any success or skipped: skipped |
 //! | `all_done` | all ended | – |
 //! | `all_done_min_one_success` | all ended, one success | any skipped: skipped; no success: `upstream_failed` |
@@ -17,7 +17,8 @@
 //! | `none_skipped` | all ended, none skipped | any skipped: skipped |
 //! | `always` | at once | – |
 //!
-//! A task without upstream runs under every rule.
+//! A task without upstream runs under every rule. What a task becomes does not depend on the order in which its upstream
+//! tasks end: `all_success` therefore waits with a skip until none of them can fail any more.
 
 use millrace_common::{state::TaskState, workflow::TriggerRule};
 
@@ -83,7 +84,7 @@ pub const fn evaluate(rule: TriggerRule, counts: &Counts, total: u32) -> Verdict
     match rule {
         TriggerRule::Always => Run,
         TriggerRule::AllSuccess if failed > 0 => Become(UpstreamFailed),
-        TriggerRule::AllSuccess if skipped > 0 => Become(Skipped),
+        TriggerRule::AllSuccess if all_done && skipped > 0 => Become(Skipped),
         TriggerRule::AllFailed if success + skipped > 0 => Become(Skipped),
         TriggerRule::AllDoneMinOneSuccess if skipped > 0 => Become(Skipped),
         TriggerRule::AllDoneMinOneSuccess if all_done && success == 0 => Become(UpstreamFailed),
@@ -95,7 +96,9 @@ pub const fn evaluate(rule: TriggerRule, counts: &Counts, total: u32) -> Verdict
         TriggerRule::OneSuccess if all_done => Become(UpstreamFailed),
         TriggerRule::OneDone if success + counts.failed > 0 => Run,
         TriggerRule::OneDone if all_done => Become(Skipped),
-        TriggerRule::NoneFailed | TriggerRule::NoneFailedMinOneSuccess if failed > 0 => Become(UpstreamFailed),
+        TriggerRule::NoneFailed | TriggerRule::NoneFailedMinOneSuccess if failed > 0 => {
+            Become(UpstreamFailed)
+        }
         TriggerRule::NoneFailedMinOneSuccess if all_done && success == 0 => Become(Skipped),
         TriggerRule::NoneSkipped if skipped > 0 => Become(Skipped),
         TriggerRule::AllSuccess
@@ -117,3 +120,6 @@ pub const fn evaluate(rule: TriggerRule, counts: &Counts, total: u32) -> Verdict
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,7 +17,11 @@ use crate::{
 };
 
 impl Scheduler {
-    pub(crate) fn apply_workflow(&mut self, workflow: Arc<Workflow>, source: Arc<str>) -> Result<Answer, Refusal> {
+    pub(crate) fn apply_workflow(
+        &mut self,
+        workflow: Arc<Workflow>,
+        source: Arc<str>,
+    ) -> Result<Answer, Refusal> {
         let before = self.state.catalog.get(&workflow.name);
         if let Some(entry) = before.filter(|entry| entry.workflow == workflow) {
             return Ok(Answer::WorkflowApplied { version: entry.version, is_changed: false });
@@ -42,7 +46,12 @@ impl Scheduler {
 
     pub(crate) fn arm_schedule(&mut self, name: &WorkflowName) {
         let Some(entry) = self.state.catalog.get(name) else { return };
-        let next = entry.workflow.schedule.as_ref().zip(entry.cursor).and_then(|(schedule, cursor)| schedule.next_interval(cursor));
+        let next = entry
+            .workflow
+            .schedule
+            .as_ref()
+            .zip(entry.cursor)
+            .and_then(|(schedule, cursor)| schedule.next_interval(cursor));
         if let Some(interval) = next {
             self.timers.at_wall(interval.end, WallTimer::ScheduleDue(name.clone()));
         }
@@ -52,7 +61,7 @@ impl Scheduler {
         let Some(entry) = self.state.catalog.get(name) else { return };
         let Some((schedule, cursor)) = entry.workflow.schedule.as_ref().zip(entry.cursor) else { return };
         if entry.unfinished() + FIRES_MAX > self.limits.runs_per_workflow_max {
-            // Full: the schedule is served again when a run of the workflow ends, from the same cursor.
+            // Full: the schedule is armed again when a run of the workflow ends, and goes on from the same cursor.
             return;
         }
         let due = schedule.due(cursor, self.now.wall);
@@ -96,4 +105,20 @@ pub(crate) fn default_params(workflow: &Workflow) -> Arc<str> {
     }
     text.push('}');
     text.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use millrace_common::definition;
+
+    #[test]
+    fn defaults_are_a_json_object() {
+        let text = "workflow: w
+params: { region: { type: string, default: \"no\\\"rth\" }, day: { type: date }, rows: { type: integer, default: 3 } }
+tasks: { a: { kind: shell, with: { command: [make] } } }
+";
+        let workflow = definition::parse(text).unwrap();
+        assert_eq!(&*default_params(&workflow), r#"{"region":"no\"rth","rows":3}"#);
+    }
 }

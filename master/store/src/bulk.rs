@@ -104,7 +104,10 @@ impl Statement {
 
     /// Returns the same in statements of one row each, to find the one that fails.
     pub(crate) fn singles(&self) -> impl Iterator<Item = Self> {
-        self.cells.chunks(self.shape.columns.len()).take(self.rows).map(|row| Self::new(self.shape, row.to_vec()))
+        self.cells
+            .chunks(self.shape.columns.len())
+            .take(self.rows)
+            .map(|row| Self::new(self.shape, row.to_vec()))
     }
 
     /// Names what it is about: its first row.

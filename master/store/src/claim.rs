@@ -118,9 +118,8 @@ impl Store {
             Ok(_) => None,
             Err(error) => {
                 connection.close_hard().await;
-                let (again, _) = reconnect(&self.inner)
-                    .await
-                    .map_err(|source| ClaimError::Unknown { term, source })?;
+                let (again, _) =
+                    reconnect(&self.inner).await.map_err(|source| ClaimError::Unknown { term, source })?;
                 connection = again;
                 Some(error)
             }

@@ -7,6 +7,7 @@
 //! COMMIT on the outcome is unknown until the fence row has been read over a new connection.
 
 mod fold;
+mod rows;
 mod shape;
 
 use std::{mem, sync::Arc};
@@ -18,7 +19,7 @@ use thiserror::Error;
 
 use self::{
     fold::{Contradiction, Fold},
-    shape::{Stamp, statements},
+    rows::{Stamp, statements},
 };
 use crate::{
     Inner,
@@ -262,9 +263,11 @@ impl Writer {
     async fn is_durable(&mut self) -> Result<bool, CommitError> {
         self.hang_up().await;
         let seq = self.seq + 1;
-        let (connection, fence) = reconnect(&self.inner)
-            .await
-            .map_err(|source| CommitError::Unknown { term: self.term, seq, source })?;
+        let (connection, fence) = reconnect(&self.inner).await.map_err(|source| CommitError::Unknown {
+            term: self.term,
+            seq,
+            source,
+        })?;
         self.connection = Some(connection);
         if fence.term == self.term && (fence.seq == seq || fence.seq == self.seq) {
             return Ok(fence.seq == seq);

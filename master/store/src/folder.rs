@@ -80,7 +80,11 @@ mod tests {
     fn network_filesystems_are_known_by_number() {
         assert_eq!(name_of(0x6969), Some("NFS"));
         assert_eq!(name_of(0xff53_4d42), Some("CIFS"));
-        assert_eq!(name_of(i64::from(0xff53_4d42_u32.cast_signed())), Some("CIFS"), "a sign may have been extended");
+        assert_eq!(
+            name_of(i64::from(0xff53_4d42_u32.cast_signed())),
+            Some("CIFS"),
+            "a sign may have been extended"
+        );
         assert_eq!(name_of(0x6573_5546), Some("FUSE"));
         assert_eq!(name_of(0xef53), None, "ext4 is on this machine");
         assert_eq!(name_of(0x0102_1994), None, "tmpfs is in this machine");

@@ -117,7 +117,9 @@ pub enum OpenError {
         scheme: String,
     },
     /// The address names no file.
-    #[error("the address of the store names no file, or one with '?' in its path: write sqlite:///path/to/file")]
+    #[error(
+        "the address of the store names no file, or one with '?' in its path: write sqlite:///path/to/file"
+    )]
     NoFile,
     /// The folder or a file in it cannot be used.
     #[error("the data folder {} cannot be used", folder.display())]
@@ -169,7 +171,9 @@ pub enum OpenError {
         known: i64,
     },
     /// The schema was made by other migrations than this program's.
-    #[error("schema version {version} in the database is not the one that this program made: is it another program's?")]
+    #[error(
+        "schema version {version} in the database is not the one that this program made: is it another program's?"
+    )]
     ForeignSchema {
         /// Which version.
         version: i64,
@@ -264,7 +268,10 @@ mod tests {
 
     #[test]
     fn addresses_name_a_file_or_are_refused() {
-        assert_eq!(file_of("sqlite:///var/lib/millrace/state.db").unwrap(), Path::new("/var/lib/millrace/state.db"));
+        assert_eq!(
+            file_of("sqlite:///var/lib/millrace/state.db").unwrap(),
+            Path::new("/var/lib/millrace/state.db")
+        );
         assert!(matches!(file_of("/var/lib/state.db"), Err(OpenError::NoScheme)));
         assert!(matches!(file_of("sqlite://"), Err(OpenError::NoFile)));
         assert!(matches!(file_of("sqlite:///state.db?mode=ro"), Err(OpenError::NoFile)));

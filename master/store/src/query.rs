@@ -83,7 +83,8 @@ impl Store {
     /// # Errors
     /// Where the database does not answer.
     pub async fn leadership(&self) -> Result<Leadership, QueryError> {
-        let rows = self.inner.database.read("SELECT term, seq, holder FROM leadership WHERE id = 1", &[]).await?;
+        let rows =
+            self.inner.database.read("SELECT term, seq, holder FROM leadership WHERE id = 1", &[]).await?;
         let fence = fence_of(&rows)?;
         Ok(Leadership { term: fence.term, seq: fence.seq, holder: fence.holder })
     }
@@ -109,7 +110,9 @@ fn read_all<T>(
     rows: &[Row],
     read: impl Fn(&mut Cells<'_>) -> Result<T, RowError>,
 ) -> Result<Vec<T>, QueryError> {
-    rows.iter().map(|row| read(&mut row.cells()).map_err(|source| QueryError::Row { table, source })).collect()
+    rows.iter()
+        .map(|row| read(&mut row.cells()).map_err(|source| QueryError::Row { table, source }))
+        .collect()
 }
 
 /// Reads the first row, where there is one.

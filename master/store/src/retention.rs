@@ -59,7 +59,8 @@ pub enum PruneError {
 
 const OLD: &str = "SELECT id, (SELECT COUNT(*) FROM task_instance t WHERE t.run_id = run.id) FROM run \
      WHERE id < ? AND state >= 10 AND ended_at < ? ORDER BY id LIMIT ?";
-const CROWDED: &str = "SELECT workflow FROM run WHERE state >= 10 GROUP BY workflow HAVING COUNT(*) > ? LIMIT 1";
+const CROWDED: &str =
+    "SELECT workflow FROM run WHERE state >= 10 GROUP BY workflow HAVING COUNT(*) > ? LIMIT 1";
 const LAST_TOO_MANY: &str =
     "SELECT id FROM run WHERE workflow = ? AND state >= 10 ORDER BY id DESC LIMIT 1 OFFSET ?";
 const TOO_MANY: &str = "SELECT id, (SELECT COUNT(*) FROM task_instance t WHERE t.run_id = run.id) FROM run \

@@ -1,5 +1,9 @@
 //! What belongs to SQLite alone: its folder, its lock, its disk.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![expect(
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking and says what it skips"
+)]
 
 #[path = "conformance/sample.rs"]
 #[expect(dead_code, reason = "shared with the conformance suite")]
@@ -57,7 +61,10 @@ async fn a_damaged_file_is_refused() {
 #[tokio::test]
 async fn a_folder_that_cannot_be_made_is_named() {
     let refusal = Store::open(&StoreConfig::sqlite(Path::new("/proc/none/state.db"))).await.unwrap_err();
-    assert!(matches!(&refusal, OpenError::Folder { folder, .. } if folder == Path::new("/proc/none")), "{refusal}");
+    assert!(
+        matches!(&refusal, OpenError::Folder { folder, .. } if folder == Path::new("/proc/none")),
+        "{refusal}"
+    );
 }
 
 /// Records that a case could not run here, and why, for whoever reads the result of the suite.
@@ -67,7 +74,8 @@ fn skipped(name: &str, reason: &str) {
     println!("SKIPPED: {name}: {reason}");
     if let Some(file) = std::env::var_os("MILLRACE_SKIP_FILE") {
         let file = std::fs::OpenOptions::new().append(true).create(true).open(Path::new(&file));
-        writeln!(file.expect("the skip file opens"), "SKIPPED: {name}: {reason}").expect("the skip file is written");
+        writeln!(file.expect("the skip file opens"), "SKIPPED: {name}: {reason}")
+            .expect("the skip file is written");
     }
 }
 
@@ -77,7 +85,8 @@ struct Mount(PathBuf);
 impl Mount {
     fn new(folder: &Path, size: &str) -> Result<Self, String> {
         let options = format!("size={size}");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(folder).output();
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(folder).output();
         match mounted {
             Ok(output) if output.status.success() => Ok(Self(folder.to_owned())),
             Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
@@ -113,7 +122,9 @@ async fn a_full_disk_is_said_to_be_full_and_nothing_is_half_written() {
     let mut written = 0;
     let refusal = loop {
         assert!(written < RUNS_MAX, "the disk is smaller than this");
-        let millrace_core::Change::RunCreated(mut run) = new_run(written + 1, "flow") else { panic!("a run") };
+        let millrace_core::Change::RunCreated(mut run) = new_run(written + 1, "flow") else {
+            panic!("a run")
+        };
         run.params = large.clone();
         match writer.commit_changes(&[millrace_core::Change::RunCreated(run)]).await {
             Ok(_) => written += 1,
@@ -124,7 +135,11 @@ async fn a_full_disk_is_said_to_be_full_and_nothing_is_half_written() {
     assert_eq!(refusal.to_string(), "the disk of the store is full: make room, then start again");
     assert!(written > 3, "some fitted");
     let loaded = store.load().await.unwrap();
-    assert_eq!(loaded.snapshot.runs.len(), usize::from(written), "what was answered is there, the rest is not");
+    assert_eq!(
+        loaded.snapshot.runs.len(),
+        usize::from(written),
+        "what was answered is there, the rest is not"
+    );
     store.close().await;
     drop((store, writer, loaded));
     drop(mount);

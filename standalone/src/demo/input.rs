@@ -70,8 +70,7 @@ pub(crate) async fn write(root: &Path) -> anyhow::Result<()> {
     let day = Timestamp::parse(DAY).unwrap_or_default().to_datetime().date_naive();
     let first_day = day - chrono::TimeDelta::days(24);
     source::write(&mes, first_day, ORDERS, SEED).await?;
-    // An empty file is an empty SQLite database; the job file and the AOI load make their tables.
-    std::fs::File::create(root.join("warehouse.db"))?;
+    source::write_target(&root.join("warehouse.db")).await?;
     let request = aoi::Request { first_day: day, days: 1, rolls: ROLLS, seed: SEED };
     aoi::write(&request, &root.join("aoi"), |film| film.name().to_owned())?;
     Ok(())

@@ -3,6 +3,7 @@
 use std::{
     borrow::Cow,
     collections::{HashMap, HashSet},
+    rc::Rc,
 };
 
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Tag};
@@ -30,6 +31,8 @@ pub(in crate::definition) fn read<'t>(text: &'t str, problems: &mut Problems<'t>
     let mut builder = Builder {
         problems,
         open: Vec::new(),
+        items: Vec::new(),
+        entries: Vec::new(),
         root: None,
         anchors: HashMap::new(),
         documents: 0,
@@ -45,14 +48,26 @@ pub(in crate::definition) fn read<'t>(text: &'t str, problems: &mut Problems<'t>
     root
 }
 
-enum Open<'t> {
-    List(Span, usize, Vec<Node<'t>>),
-    Map(Span, usize, Vec<Entry<'t>>, Option<Key<'t>>),
+/// A list or map that has begun.
+struct Open<'t> {
+    span: Span,
+    anchor: usize,
+    kind: Kind<'t>,
+}
+
+enum Kind<'t> {
+    /// What it holds begins at this position of `items`.
+    List(usize),
+    /// What it holds begins at this position of `entries`; the key waits for its value.
+    Map(usize, Option<Key<'t>>),
 }
 
 struct Builder<'p, 't> {
     problems: &'p mut Problems<'t>,
     open: Vec<Open<'t>>,
+    /// Elements of all open lists and entries of all open maps: each container is allocated once, at its end.
+    items: Vec<Node<'t>>,
+    entries: Vec<Entry<'t>>,
     root: Option<Node<'t>>,
     anchors: HashMap<usize, Node<'t>>,
     documents: usize,
@@ -99,44 +114,59 @@ impl<'t> Builder<'_, 't> {
             Event::Alias(anchor) => self.alias(anchor, span),
             Event::Scalar(text, style, anchor, tag) => self.scalar(text, style, anchor, tag.as_deref(), span),
             Event::SequenceStart(anchor, tag) => {
-                self.begin(tag.as_deref(), span)?;
-                self.open.push(Open::List(span, anchor, Vec::new()));
-                Ok(())
+                let kind = Kind::List(self.items.len());
+                self.begin(tag.as_deref(), Open { span, anchor, kind })
             }
             Event::MappingStart(anchor, tag) => {
-                self.begin(tag.as_deref(), span)?;
-                self.open.push(Open::Map(span, anchor, Vec::new(), None));
-                Ok(())
+                let kind = Kind::Map(self.entries.len(), None);
+                self.begin(tag.as_deref(), Open { span, anchor, kind })
             }
             Event::SequenceEnd | Event::MappingEnd => self.end(span),
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),
         }
     }
 
-    fn begin(&mut self, tag: Option<&Tag>, span: Span) -> Result<(), GivenUp> {
+    fn begin(&mut self, tag: Option<&Tag>, open: Open<'t>) -> Result<(), GivenUp> {
         if let Some(tag) = tag {
-            return Err(self.tagged(tag, span));
+            return Err(self.tagged(tag, open.span));
         }
-        if matches!(self.open.last(), Some(Open::Map(_, _, _, None))) {
-            return Err(self.give_up(span, "a key must be a text"));
+        if self.waiting_key().is_some_and(|key| key.is_none()) {
+            return Err(self.give_up(open.span, "a key must be a text"));
         }
         if self.open.len() >= NESTING_MAX {
-            return Err(self.give_up(span, too_deep()));
+            return Err(self.give_up(open.span, too_deep()));
         }
+        self.open.push(open);
         Ok(())
     }
 
+    /// Returns the place of the next key, where a map is open.
+    fn waiting_key(&mut self) -> Option<&mut Option<Key<'t>>> {
+        match &mut self.open.last_mut()?.kind {
+            Kind::Map(_, key) => Some(key),
+            Kind::List(_) => None,
+        }
+    }
+
     fn end(&mut self, end: Span) -> Result<(), GivenUp> {
-        let (node, anchor) = match self.open.pop() {
-            Some(Open::List(start, anchor, items)) => (Node::list(join(start, end), items), anchor),
-            Some(Open::Map(start, anchor, entries, _)) => {
-                let entries = self.without_duplicates(entries);
-                let entries = self.merged(entries);
-                (Node::map(join(start, end), entries), anchor)
-            }
-            None => return Ok(()),
+        let Some(Open { span, anchor, kind }) = self.open.pop() else { return Ok(()) };
+        let span = join(span, end);
+        let node = match kind {
+            Kind::List(start) => Node::list(span, self.items.drain(start..).collect()),
+            Kind::Map(start, _) => Node::map(span, self.map_from(start)),
         };
         self.attach(node, anchor)
+    }
+
+    fn map_from(&mut self, start: usize) -> Rc<[Entry<'t>]> {
+        let entries = &self.entries[start..];
+        let repeated = repeated(entries);
+        if repeated.is_empty() && !entries.iter().any(|entry| entry.key.is_merge) {
+            return self.entries.drain(start..).collect();
+        }
+        let entries = self.entries.drain(start..).collect();
+        let entries = self.without(&repeated, entries);
+        self.merged(entries).into()
     }
 
     fn scalar(
@@ -152,12 +182,12 @@ impl<'t> Builder<'_, 't> {
             Some(tag) if tag.is_yaml_core_schema() && tag.suffix == "str" => true,
             Some(tag) => return Err(self.tagged(tag, span)),
         };
-        if let Some(Open::Map(_, _, _, key @ None)) = self.open.last_mut() {
+        if let Some(key @ None) = self.waiting_key() {
             let is_merge = !is_text && text == "<<";
+            *key = Some(Key { text: text.clone(), span, is_merge });
             if anchor > 0 {
-                self.anchors.insert(anchor, Node::scalar(span, Content::Text(text.clone())));
+                self.anchors.insert(anchor, Node::scalar(span, Content::Text(text)));
             }
-            *key = Some(Key { text, span, is_merge });
             return Ok(());
         }
         let content = if is_text { Content::Text(text) } else { self.resolved(text, span) };
@@ -192,25 +222,25 @@ impl<'t> Builder<'_, 't> {
             return Err(self.give_up(span, "the alias refers to a value that it is a part of"));
         };
         let node = Node { span, ..known.clone() };
-        self.alias_values += node.weight.values;
-        self.alias_bytes += node.weight.bytes;
+        self.alias_values += node.weight.values as usize;
+        self.alias_bytes += node.weight.bytes as usize;
         if self.alias_values > ALIAS_VALUES_MAX || self.alias_bytes > DOCUMENT_BYTES_MAX {
             let message = format!(
                 "aliases repeat too much, at most {ALIAS_VALUES_MAX} values and {DOCUMENT_BYTES_MAX} bytes"
             );
             return Err(self.give_up(span, message));
         }
-        if let Some(Open::Map(_, _, _, key @ None)) = self.open.last_mut() {
+        if let Some(key @ None) = self.waiting_key() {
             let Content::Text(text) = node.content else {
                 return Err(self.give_up(span, "a key must be a text"));
             };
             *key = Some(Key { text, span, is_merge: false });
             return Ok(());
         }
-        if self.open.len() + node.weight.height > NESTING_MAX {
+        if self.open.len() + node.weight.height as usize > NESTING_MAX {
             return Err(self.give_up(span, too_deep()));
         }
-        self.values += node.weight.values - 1;
+        self.values += node.weight.values as usize - 1;
         self.attach(node, 0)
     }
 
@@ -223,29 +253,26 @@ impl<'t> Builder<'_, 't> {
         if anchor > 0 {
             self.anchors.insert(anchor, node.clone());
         }
-        match self.open.last_mut() {
+        match self.open.last_mut().map(|open| &mut open.kind) {
             None => self.root = Some(node),
-            Some(Open::List(_, _, items)) => items.push(node),
-            Some(Open::Map(_, _, entries, key)) => match key.take() {
-                Some(key) => entries.push(Entry { key, value: node }),
+            Some(Kind::List(_)) => self.items.push(node),
+            Some(Kind::Map(_, key)) => match key.take() {
+                Some(key) => self.entries.push(Entry { key, value: node }),
                 None => return Err(self.give_up(node.span, "a key must be a text")),
             },
         }
         Ok(())
     }
 
-    fn without_duplicates(&mut self, entries: Vec<Entry<'t>>) -> Vec<Entry<'t>> {
-        let repeated = repeated(&entries);
-        if repeated.is_empty() {
-            return entries;
-        }
-        for (at, first) in &repeated {
+    /// Reports entries whose key was there before and drops them.
+    fn without(&mut self, repeated: &[(usize, usize)], entries: Vec<Entry<'t>>) -> Vec<Entry<'t>> {
+        for (at, first) in repeated {
             let Key { text, span, .. } = &entries[*at].key;
             let line = self.problems.line_of(entries[*first].key.span);
             let message = format!("the key `{}` is given twice, first in line {line}", short(text));
             self.problems.add(*span, message);
         }
-        let is_repeated: HashSet<usize> = repeated.into_iter().map(|(at, _)| at).collect();
+        let is_repeated: HashSet<usize> = repeated.iter().map(|(at, _)| *at).collect();
         let kept = entries.into_iter().enumerate().filter(|(at, _)| !is_repeated.contains(at));
         kept.map(|(_, entry)| entry).collect()
     }
@@ -253,8 +280,7 @@ impl<'t> Builder<'_, 't> {
     /// Adds what the merge key `<<` refers to; what is written out wins, then what comes first.
     fn merged(&mut self, entries: Vec<Entry<'t>>) -> Vec<Entry<'t>> {
         let (merges, mut own): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.key.is_merge);
-        let mut names: HashSet<Cow<'t, str>> =
-            if merges.is_empty() { HashSet::new() } else { own.iter().map(|e| e.key.text.clone()).collect() };
+        let mut names: HashSet<Cow<'t, str>> = own.iter().map(|entry| entry.key.text.clone()).collect();
         for merge in merges {
             let sources = merge.value.as_list().unwrap_or(std::slice::from_ref(&merge.value));
             for source in sources {

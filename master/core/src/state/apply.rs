@@ -47,7 +47,10 @@ impl State {
             }
             Change::AttemptMoved { attempt, from, to, .. } => {
                 let live = self.live_mut(*attempt);
-                assert!(live.state == *from && !to.is_final(), "an attempt moves from the state that it is in");
+                assert!(
+                    live.state == *from && !to.is_final(),
+                    "an attempt moves from the state that it is in"
+                );
                 live.state = *to;
             }
             Change::AttemptEnded { attempt, from, end, .. } => self.apply_attempt_ended(*attempt, *from, end),
@@ -138,7 +141,13 @@ impl State {
         }
     }
 
-    fn apply_attempt_assigned(&mut self, attempt: AttemptId, executor: &ExecutorName, spool: SpoolId, at: Timestamp) {
+    fn apply_attempt_assigned(
+        &mut self,
+        attempt: AttemptId,
+        executor: &ExecutorName,
+        spool: SpoolId,
+        at: Timestamp,
+    ) {
         let instance = self.instance_mut(attempt.instance);
         assert!(instance.live.is_none(), "a task instance has at most one live attempt");
         assert!(instance.attempts + 1 == attempt.number, "attempt numbers have no gap");
@@ -155,7 +164,8 @@ impl State {
 
     /// Makes an attempt live and takes its slot and its part of the pool.
     pub(crate) fn insert_live(&mut self, attempt: AttemptId, live: LiveAttempt, heard_at: Uptime) {
-        let executor = self.executors.entry(live.executor.clone()).or_insert_with(|| Executor::unseen(heard_at));
+        let executor =
+            self.executors.entry(live.executor.clone()).or_insert_with(|| Executor::unseen(heard_at));
         executor.live.insert(attempt);
         if let Some((pool, slots)) = self.pool_share(attempt.instance) {
             *self.pools_used.entry(pool).or_default() += slots;
@@ -165,12 +175,17 @@ impl State {
 
     fn apply_attempt_ended(&mut self, attempt: AttemptId, from: AttemptState, end: &AttemptEnd) {
         let live = self.live_mut(attempt);
-        assert!(live.state == from && end.state.is_final(), "an attempt ends once, from the state that it is in");
+        assert!(
+            live.state == from && end.state.is_final(),
+            "an attempt ends once, from the state that it is in"
+        );
         let executor = live.executor.clone();
         let instance = self.instance_mut(attempt.instance);
         instance.live = None;
         match end.state {
-            AttemptState::Failed | AttemptState::TimedOut => instance.failures = instance.failures.saturating_add(1),
+            AttemptState::Failed | AttemptState::TimedOut => {
+                instance.failures = instance.failures.saturating_add(1)
+            }
             AttemptState::Lost => instance.losses = instance.losses.saturating_add(1),
             AttemptState::Rejected => instance.rejections = instance.rejections.saturating_add(1),
             AttemptState::Succeeded
@@ -210,7 +225,9 @@ impl State {
 
     fn queue_or_not(&mut self, id: InstanceId) {
         let Some(run) = self.runs.get(&id.run) else { return };
-        let (Some(task), Some(instance)) = (run.task(id.index), run.instances.get(id.index as usize)) else { return };
+        let (Some(task), Some(instance)) = (run.task(id.index), run.instances.get(id.index as usize)) else {
+            return;
+        };
         if instance.state == TaskState::Ready && run.may_place() {
             self.queue.insert(task, id);
         } else {
@@ -230,7 +247,10 @@ impl State {
 
     #[expect(clippy::expect_used, reason = "a change names what exists: the core made it from its own state")]
     pub(crate) fn instance_mut(&mut self, id: InstanceId) -> &mut super::Instance {
-        self.run_mut(id.run).instances.get_mut(id.index as usize).expect("a change names an instance of its run")
+        self.run_mut(id.run)
+            .instances
+            .get_mut(id.index as usize)
+            .expect("a change names an instance of its run")
     }
 
     #[expect(clippy::expect_used, reason = "a change names what exists: the core made it from its own state")]

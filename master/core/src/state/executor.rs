@@ -10,41 +10,86 @@ use millrace_common::{
     time::Uptime,
 };
 
+use crate::batch::Proof;
+
 /// An executor: connected, or known from attempts that were placed on it.
 #[derive(Debug, Clone)]
 pub(crate) struct Executor {
     pub(crate) session: Option<SessionId>,
-    /// Its spool and its machine's boot, as it said when it was last connected.
+    /// Its spool, as it said when it was last connected.
     pub(crate) spool: Option<SpoolId>,
-    pub(crate) boot: Option<Arc<str>>,
     pub(crate) slots: u32,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) kinds: Vec<String>,
     pub(crate) version: Arc<str>,
-    /// The last moment at which a leader can have extended the lease of what runs there.
-    pub(crate) heard_at: Uptime,
+    /// Spools that were heard in this term and may hold a live attempt.
+    pub(crate) heard: BTreeMap<SpoolId, Heard>,
+    /// The last moment at which an earlier leader can have extended the lease of what runs there.
+    pub(crate) heard_before: Uptime,
+    /// Live attempts that its greeting did not name.
+    pub(crate) missing: Vec<Missing>,
     /// Live attempts that were placed there.
     pub(crate) live: BTreeSet<AttemptId>,
 }
 
+/// What is known of a spool from its own words.
+#[derive(Debug, Clone)]
+pub(crate) struct Heard {
+    /// The last moment at which this leader can have extended the lease of what it holds.
+    pub(crate) at: Uptime,
+    /// Boots of its machine in which it spoke.
+    pub(crate) boots: BTreeSet<Arc<str>>,
+}
+
+/// A live attempt that a greeting did not name, and what it is ended by if the greeting was the newest one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Missing {
+    pub(crate) attempt: AttemptId,
+    pub(crate) proof: Proof,
+    pub(crate) reason: &'static str,
+}
+
 impl Executor {
-    /// Makes one that is not connected and counts its silence from `heard_at`.
-    pub(crate) fn unseen(heard_at: Uptime) -> Self {
+    /// Makes one that is not connected and counts its silence from `heard_before`.
+    pub(crate) fn unseen(heard_before: Uptime) -> Self {
         Self {
             session: None,
             spool: None,
-            boot: None,
             slots: 0,
             labels: BTreeMap::new(),
             kinds: Vec::new(),
             version: "".into(),
-            heard_at,
+            heard: BTreeMap::new(),
+            heard_before,
+            missing: Vec::new(),
             live: BTreeSet::new(),
         }
     }
 
     pub(crate) const fn is_connected(&self) -> bool {
         self.session.is_some()
+    }
+
+    /// Tells whether it is connected and holds `spool`: then it speaks for what was assigned to that.
+    pub(crate) fn speaks_for(&self, spool: SpoolId) -> bool {
+        self.is_connected() && self.spool == Some(spool)
+    }
+
+    /// Notes that its present spool spoke.
+    pub(crate) fn hear(&mut self, at: Uptime) {
+        if let Some(heard) = self.spool.and_then(|spool| self.heard.get_mut(&spool)) {
+            heard.at = at;
+        }
+    }
+
+    /// Returns the last moment at which a leader can have extended the lease of what `spool` holds.
+    pub(crate) fn heard_at(&self, spool: Option<SpoolId>) -> Uptime {
+        spool.and_then(|spool| self.heard.get(&spool)).map_or(self.heard_before, |heard| heard.at)
+    }
+
+    /// Tells whether its machine has booted since `spool` last spoke; not where that is not known.
+    pub(crate) fn has_booted_since(&self, spool: SpoolId, boot: &Arc<str>) -> bool {
+        self.heard.get(&spool).is_some_and(|heard| !heard.boots.contains(boot))
     }
 
     pub(crate) fn used(&self) -> u32 {

@@ -71,7 +71,15 @@ impl Run {
     pub(crate) fn new(created: RunCreated, workflow: Arc<Workflow>) -> Self {
         let instances = vec![Instance::waiting(); workflow.tasks.len()];
         let unfinished = u32::try_from(instances.len()).unwrap_or(u32::MAX);
-        Self { created, workflow, state: RunState::Queued, started_at: None, ending: None, instances, unfinished }
+        Self {
+            created,
+            workflow,
+            state: RunState::Queued,
+            started_at: None,
+            ending: None,
+            instances,
+            unfinished,
+        }
     }
 
     pub(crate) fn task(&self, index: InstanceIndex) -> Option<&Task> {

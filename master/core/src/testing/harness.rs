@@ -44,10 +44,10 @@ impl Harness {
         Self { scheduler, store, now, limits }
     }
 
-    /// Feeds one input and commits what follows.
+    /// Feeds one input, lets pass what is due, as a term loop does, and commits what follows.
     pub fn input(&mut self, input: Input) -> Vec<(Vec<Change>, Vec<Effect>)> {
         self.scheduler.handle(self.now, input);
-        self.settle()
+        self.wake()
     }
 
     /// Lets time pass in the steps that the scheduler asks for.
@@ -63,7 +63,15 @@ impl Harness {
         done
     }
 
+    /// Wakes the scheduler up without a deadline, as a term loop does at least once a minute.
+    pub fn wake(&mut self) -> Vec<(Vec<Change>, Vec<Effect>)> {
+        self.scheduler.handle_timeout(self.now);
+        self.settle()
+    }
+
     fn pass(&mut self, by: Duration) {
+        // Wall time has whole microseconds, and both clocks go on by the same.
+        let by = Duration::from_micros(u64::try_from(by.as_nanos().div_ceil(1_000)).unwrap_or(u64::MAX));
         self.now = Now { wall: self.now.wall + by, uptime: self.now.uptime + by };
     }
 
@@ -72,6 +80,17 @@ impl Harness {
         let term = self.store.claim();
         self.scheduler = restore(term, &self.store, &self.limits, self.now);
         self.settle()
+    }
+
+    /// Makes the leader that would come next, on a copy of what is durable, while this one goes on.
+    #[must_use]
+    pub fn successor(&self) -> Self {
+        let mut store = self.store.clone();
+        let term = store.claim();
+        let (limits, now) = (self.limits.clone(), self.now);
+        let mut next = Self { scheduler: restore(term, &store, &limits, now), store, now, limits };
+        let _ = next.settle();
+        next
     }
 
     /// Commits everything that is pending.
@@ -88,6 +107,7 @@ impl Harness {
         }
         let mut violations = check::violations(&self.scheduler);
         violations.extend(check::orphans(&self.scheduler));
+        violations.extend(check::over_limit(&self.scheduler));
         assert!(violations.is_empty(), "broken invariants: {violations:#?}");
         done
     }

@@ -33,6 +33,7 @@ use std::{collections::BTreeMap, fmt::Write as _, sync::Arc, time::Duration};
 use millrace_common::{
     definition,
     id::{AttemptId, ExecutorName, InstanceId, RunId},
+    term::Term,
     text::parse_duration,
     time::Timestamp,
 };
@@ -181,8 +182,7 @@ impl Stage {
 
     fn set_clock(&mut self, by: Duration, set: fn(Timestamp, Duration) -> Timestamp) -> Outcome {
         self.harness.now.wall = set(self.harness.now.wall, by);
-        // A term loop wakes up at least once a minute and looks.
-        let done = self.harness.advance(Duration::ZERO);
+        let done = self.harness.wake();
         self.show(done)
     }
 
@@ -203,17 +203,29 @@ impl Stage {
         for pair in words.chunks(2) {
             match pair {
                 ["key", key] => start.idempotency_key = Some((*key).into()),
-                ["at", date] => start.logical_date = Some(Timestamp::parse(date).ok_or("a date is RFC 3339")?),
+                ["at", date] => {
+                    start.logical_date = Some(Timestamp::parse(date).ok_or("a date is RFC 3339")?)
+                }
                 _ => return Err("a start has a key and a date".to_owned()),
             }
         }
-        self.ask(Request::StartRun(start))
+        // A scheduler knows the keys of runs that ended in its own term; for earlier ones a master looks into the store.
+        let earlier = start
+            .idempotency_key
+            .as_ref()
+            .and_then(|key| self.harness.store.run_by_key(&start.workflow, key));
+        match earlier.filter(|_| self.harness.scheduler.term() > Term(1)) {
+            Some(run) => self.names.run_started(run, &mut self.transcript),
+            None => self.ask(Request::StartRun(start))?,
+        }
+        Ok(())
     }
 
     fn retry(&mut self, run: &str) -> Outcome {
         let run = self.names.run(run)?;
         let row = self.harness.store.runs.get(&run).ok_or("no such run in the store")?;
-        let tasks = row.tasks.iter().map(|(index, task)| (*index, (task.state, task.values.clone()))).collect();
+        let tasks =
+            row.tasks.iter().map(|(index, task)| (*index, (task.state, task.values.clone()))).collect();
         let workflow = self.names.workflow(run).ok_or("no definition of that run")?;
         let ended = EndedRun { created: row.created.clone(), workflow, state: row.state, tasks };
         self.ask(Request::RetryRun(Box::new(ended)))

@@ -34,7 +34,7 @@ pub struct MemoryStore {
     pub runs: BTreeMap<RunId, RunRow>,
     /// All attempts.
     pub attempts: BTreeMap<AttemptId, StoredAttempt>,
-    keys: BTreeSet<(WorkflowName, String)>,
+    keys: BTreeMap<(WorkflowName, String), RunId>,
     fired: BTreeSet<(WorkflowName, Timestamp)>,
 }
 
@@ -62,6 +62,20 @@ impl MemoryStore {
         Ok(batch.release())
     }
 
+    /// Finds the run that an idempotency key made, as a master does before it asks the scheduler.
+    #[must_use]
+    pub fn run_by_key(&self, workflow: &WorkflowName, key: &str) -> Option<RunId> {
+        self.keys.get(&(workflow.clone(), key.to_owned())).copied()
+    }
+
+    /// Makes facts true that another store has made true before: the replay of a history.
+    ///
+    /// # Errors
+    /// Says what does not fit.
+    pub fn replay(&mut self, changes: &[Change]) -> Result<(), String> {
+        changes.iter().try_for_each(|change| self.write(change))
+    }
+
     /// Returns the rows that a new term is restored from.
     #[must_use]
     pub fn load(&self) -> Snapshot {
@@ -82,11 +96,19 @@ impl MemoryStore {
                     row.is_latest = false;
                 }
                 let (workflow, source) = (workflow.clone(), source.clone());
-                self.workflows.push(WorkflowRow { version: *version, is_latest: true, workflow, source, cursor });
+                self.workflows.push(WorkflowRow {
+                    version: *version,
+                    is_latest: true,
+                    workflow,
+                    source,
+                    cursor,
+                });
                 Ok(())
             }
             Change::CursorMoved { workflow, cursor, .. } => {
-                for row in self.workflows.iter_mut().filter(|row| row.workflow.name == *workflow && row.is_latest) {
+                for row in
+                    self.workflows.iter_mut().filter(|row| row.workflow.name == *workflow && row.is_latest)
+                {
                     row.cursor = Some(*cursor);
                 }
                 Ok(())
@@ -116,8 +138,12 @@ impl MemoryStore {
                 Ok(())
             }
             Change::AttemptAssigned { attempt, executor, spool, at } => {
-                let live =
-                    LiveRow { executor: executor.clone(), spool: *spool, state: AttemptState::Assigned, assigned_at: *at };
+                let live = LiveRow {
+                    executor: executor.clone(),
+                    spool: *spool,
+                    state: AttemptState::Assigned,
+                    assigned_at: *at,
+                };
                 let row = self.task(attempt.instance.run, attempt.instance.index)?;
                 guard(row.live.is_none(), || format!("{attempt} is a second live attempt"))?;
                 guard(row.attempts + 1 == attempt.number, || format!("{attempt} leaves a gap"))?;
@@ -133,8 +159,8 @@ impl MemoryStore {
 
     fn write_run(&mut self, created: &RunCreated) -> Result<(), String> {
         if let Some(key) = &created.idempotency_key {
-            let is_new = self.keys.insert((created.workflow.clone(), key.to_string()));
-            guard(is_new, || format!("key {key} of {} made a run already", created.workflow))?;
+            let earlier = self.keys.insert((created.workflow.clone(), key.to_string()), created.run);
+            guard(earlier.is_none(), || format!("key {key} of {} made a run already", created.workflow))?;
         }
         if created.trigger == Trigger::Schedule {
             let is_new = self.fired.insert((created.workflow.clone(), created.interval.end));
@@ -150,7 +176,12 @@ impl MemoryStore {
         guard(self.runs.insert(created.run, row).is_none(), || format!("run {} exists", created.run))
     }
 
-    fn write_attempt_moved(&mut self, id: AttemptId, from: AttemptState, to: AttemptState) -> Result<(), String> {
+    fn write_attempt_moved(
+        &mut self,
+        id: AttemptId,
+        from: AttemptState,
+        to: AttemptState,
+    ) -> Result<(), String> {
         let row = self.task(id.instance.run, id.instance.index)?;
         let live = row.live.as_mut().ok_or_else(|| format!("{id} is not live"))?;
         guard(live.state == from, || format!("{id} is {}, not {from}", live.state))?;
@@ -161,10 +192,17 @@ impl MemoryStore {
         Ok(())
     }
 
-    fn write_attempt_ended(&mut self, id: AttemptId, from: AttemptState, end: &AttemptEnd) -> Result<(), String> {
+    fn write_attempt_ended(
+        &mut self,
+        id: AttemptId,
+        from: AttemptState,
+        end: &AttemptEnd,
+    ) -> Result<(), String> {
         let row = self.task(id.instance.run, id.instance.index)?;
         let live = row.live.take().ok_or_else(|| format!("{id} is not live"))?;
-        guard(live.state == from && row.attempts == id.number, || format!("{id} is {}, not {from}", live.state))?;
+        guard(live.state == from && row.attempts == id.number, || {
+            format!("{id} is {}, not {from}", live.state)
+        })?;
         match end.state {
             AttemptState::Failed | AttemptState::TimedOut => row.failures += 1,
             AttemptState::Lost => row.losses += 1,

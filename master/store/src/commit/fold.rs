@@ -153,7 +153,9 @@ impl<'a> Fold<'a> {
                     net.started_at = Some(*at);
                 }
             }
-            Change::AttemptEnded { attempt, from, end, at } => self.attempt_ended(*attempt, *from, end, *at)?,
+            Change::AttemptEnded { attempt, from, end, at } => {
+                self.attempt_ended(*attempt, *from, end, *at)?;
+            }
         }
         Ok(())
     }
@@ -170,7 +172,12 @@ impl<'a> Fold<'a> {
         }
     }
 
-    fn task_moved(&mut self, id: InstanceId, moves: Moves<TaskState>, at: Timestamp) -> Result<(), Contradiction> {
+    fn task_moved(
+        &mut self,
+        id: InstanceId,
+        moves: Moves<TaskState>,
+        at: Timestamp,
+    ) -> Result<(), Contradiction> {
         if moves.to == TaskState::Waiting {
             return Err(Contradiction(format!("task instance {id} goes back to waiting, which has no row")));
         }

@@ -9,8 +9,8 @@ use futures_util::TryStreamExt;
 use sqlx::{
     Arguments, ConnectOptions, Connection as _, Executor, SqlSafeStr, SqlStr,
     sqlite::{
-        SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
-        SqliteSynchronous,
+        SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool,
+        SqlitePoolOptions, SqliteSynchronous,
     },
 };
 
@@ -52,6 +52,9 @@ impl Sqlite {
             .pragma("journal_size_limit", LOG_BYTES_KEPT)
             .pragma("cache_size", CACHE_KIB)
             .pragma("temp_store", "MEMORY")
+            // Without statistics SQLite would rather read a whole table and index the rows that come along than look
+            // up each of them.
+            .pragma("automatic_index", "OFF")
             .row_buffer_size(ROWS_IN_FLIGHT)
             .disable_statement_logging();
         let reading = SqliteConnectOptions::new()
@@ -87,7 +90,10 @@ impl Sqlite {
 /// Runs one of the words that begin and end transactions.
 ///
 /// They are plain statements here: a `Transaction` of the driver only queues its end when it is dropped.
-pub(crate) async fn control(connection: &mut SqliteConnection, word: &'static str) -> Result<(), sqlx::Error> {
+pub(crate) async fn control(
+    connection: &mut SqliteConnection,
+    word: &'static str,
+) -> Result<(), sqlx::Error> {
     connection.execute(sqlx::query(word)).await.map(drop)
 }
 

@@ -225,7 +225,7 @@ impl Store {
     /// Where the database does not answer.
     pub async fn run_by_key(&self, workflow: &WorkflowName, key: &str) -> Result<Option<RunId>, QueryError> {
         let rows = self.inner.database.read(BY_KEY, &[workflow.into(), key.into()]).await?;
-        read_one("run", &rows, |cells| cells.run())
+        read_one("run", &rows, id)
     }
 
     /// Returns what a task instance hands on: a JSON object.
@@ -234,7 +234,7 @@ impl Store {
     /// Where the database does not answer.
     pub async fn values(&self, instance: InstanceId) -> Result<Option<Arc<str>>, QueryError> {
         let rows = self.inner.database.read(VALUES, &[instance.run.into(), instance.index.into()]).await?;
-        Ok(read_one("task_instance", &rows, |cells| cells.opt_text())?.flatten())
+        Ok(read_one("task_instance", &rows, values)?.flatten())
     }
 
     /// Returns a run that has ended, in the form in which the core retries it; `None` where it is unknown or live.
@@ -261,6 +261,14 @@ impl Store {
         .collect();
         Ok(Some(EndedRun { created, workflow: Arc::new(workflow), state: detail.state, tasks }))
     }
+}
+
+fn id(cells: &mut Cells<'_>) -> Result<RunId, RowError> {
+    cells.run()
+}
+
+fn values(cells: &mut Cells<'_>) -> Result<Option<Arc<str>>, RowError> {
+    cells.opt_text()
 }
 
 fn summary(cells: &mut Cells<'_>) -> Result<RunSummary, RowError> {

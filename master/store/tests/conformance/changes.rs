@@ -17,8 +17,8 @@ use millrace_store::{CommitError, Writer};
 use crate::{
     place::Place,
     sample::{
-        FIRST, applied, assigned, at, attempt, attempt_moved, created, end, ended, instance, json, lead, name,
-        new_run, ready, run_id, run_moved, source, spool, started, task_moved,
+        FIRST, applied, assigned, at, attempt, attempt_moved, created, end, ended, instance, json, lead,
+        name, new_run, ready, run_id, run_moved, source, spool, started, task_moved,
     },
 };
 
@@ -82,8 +82,15 @@ pub(crate) async fn every_kind_of_change_is_read_back(place: Place) {
     let detail = store.attempts(instance(1, 0)).await.unwrap().remove(0);
     assert_eq!((detail.attempt, detail.state, detail.spool), (id, AttemptState::Killed, spool()));
     assert_eq!((detail.assigned_in, detail.proof), ((FIRST, 3), Some(Proof::Reported)));
-    assert_eq!((detail.exit_code, detail.reason.as_deref(), detail.log_bytes), (Some(1), Some("it broke"), 17));
-    assert_eq!((detail.started_at, detail.ended_at), (Some(at(69)), Some(at(70))), "the executor's clock counts");
+    assert_eq!(
+        (detail.exit_code, detail.reason.as_deref(), detail.log_bytes),
+        (Some(1), Some("it broke"), 17)
+    );
+    assert_eq!(
+        (detail.started_at, detail.ended_at),
+        (Some(at(69)), Some(at(70))),
+        "the executor's clock counts"
+    );
     assert_eq!(store.firing_skips(&name("flow"), 10).await.unwrap(), [skipped]);
 }
 

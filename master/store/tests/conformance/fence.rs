@@ -109,7 +109,10 @@ pub(crate) async fn a_leader_deposed_during_commit_learns_it(place: Place) {
         claim.join().unwrap();
     }));
     let refusal = writer.commit_changes(&[new_run(2, "flow")]).await.unwrap_err();
-    assert!(matches!(refusal, CommitError::Fenced { mine: FIRST, found: Term(2), found_seq: 0 }), "{refusal}");
+    assert!(
+        matches!(refusal, CommitError::Fenced { mine: FIRST, found: Term(2), found_seq: 0 }),
+        "{refusal}"
+    );
     assert_eq!(store.load().await.unwrap().snapshot.runs.len(), 1, "nothing was written");
 }
 
@@ -148,7 +151,11 @@ pub(crate) async fn transactions_are_numbered_without_gaps(place: Place) {
     let store = place.open().await;
     let mut writer = ready(&store).await;
     for seq in 2..6_u8 {
-        assert_eq!(writer.commit_changes(&[]).await.unwrap(), u64::from(seq) - 1, "no changes, no transaction");
+        assert_eq!(
+            writer.commit_changes(&[]).await.unwrap(),
+            u64::from(seq) - 1,
+            "no changes, no transaction"
+        );
         assert_eq!(writer.commit_changes(&[new_run(seq, "flow")]).await.unwrap(), u64::from(seq));
         assert_eq!(writer.seq(), u64::from(seq));
     }

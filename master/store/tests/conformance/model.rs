@@ -187,8 +187,10 @@ impl Model {
         let run = self.live_run(pick)?;
         let index = u32::try_from(pick / 11).ok()? % TASKS;
         let instance = InstanceId { run: run.created.run, index };
-        let (from, has_live) =
-            run.tasks.get(&index).map_or((TaskState::Waiting, false), |task| (task.state, task.live.is_some()));
+        let (from, has_live) = run
+            .tasks
+            .get(&index)
+            .map_or((TaskState::Waiting, false), |task| (task.state, task.live.is_some()));
         let to = TaskState::ALL[(pick / 5) % TaskState::ALL.len()];
         if from.is_final() || to == TaskState::Waiting || (to.is_final() && has_live) {
             return None;
@@ -219,10 +221,16 @@ impl Model {
             return None;
         }
         task.attempts += 1;
-        let executor: ExecutorName = if pick % 2 == 0 { "plant-1" } else { "plant-2" }.parse().unwrap();
+        let executor: ExecutorName =
+            if pick.is_multiple_of(2) { "plant-1" } else { "plant-2" }.parse().unwrap();
         let state = AttemptState::Assigned;
         task.live = Some(LiveRow { executor: executor.clone(), spool: spool(), state, assigned_at: now });
-        Some(Change::AttemptAssigned { attempt: id.attempt(task.attempts), executor, spool: spool(), at: now })
+        Some(Change::AttemptAssigned {
+            attempt: id.attempt(task.attempts),
+            executor,
+            spool: spool(),
+            at: now,
+        })
     }
 
     fn move_attempt(&mut self, pick: usize, now: Timestamp) -> Option<Change> {
@@ -237,7 +245,8 @@ impl Model {
     fn end_attempt(&mut self, pick: usize, now: Timestamp) -> Option<Change> {
         let (id, task) = self.task(pick)?;
         let live = task.live.take()?;
-        let finals: Vec<AttemptState> = AttemptState::ALL.iter().copied().filter(|state| state.is_final()).collect();
+        let finals: Vec<AttemptState> =
+            AttemptState::ALL.iter().copied().filter(|state| state.is_final()).collect();
         let state = finals[(pick / 3) % finals.len()];
         match state {
             AttemptState::Failed | AttemptState::TimedOut => task.failures += 1,

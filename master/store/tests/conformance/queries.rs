@@ -12,8 +12,8 @@ use millrace_store::query::{PAGE_ROWS_MAX, RunFilter};
 use crate::{
     place::Place,
     sample::{
-        applied, at, attempt, created, end, ended, instance, json, lead, name, new_run, ready, run_id, run_moved,
-        started, task_moved,
+        applied, at, attempt, created, end, ended, instance, json, lead, name, new_run, ready, run_id,
+        run_moved, started, task_moved,
     },
 };
 

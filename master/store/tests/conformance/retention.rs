@@ -9,10 +9,7 @@ use millrace_common::{
     state::{RunState, TaskState},
 };
 use millrace_core::Change;
-use millrace_store::{
-    CommitError, PruneError, Pruned, Retention, Store,
-    query::RunFilter,
-};
+use millrace_store::{CommitError, PruneError, Pruned, Retention, Store, query::RunFilter};
 
 use crate::{
     place::Place,
@@ -50,7 +47,11 @@ pub(crate) async fn old_runs_are_deleted_with_all_that_is_theirs(place: Place) {
     ];
     writer.commit_changes(&ends).await.unwrap();
 
-    assert_eq!(writer.prune(keep_for(100), at(149)).await.unwrap(), Pruned::default(), "nothing is old enough");
+    assert_eq!(
+        writer.prune(keep_for(100), at(149)).await.unwrap(),
+        Pruned::default(),
+        "nothing is old enough"
+    );
     let seq = writer.seq();
     let pruned = writer.prune(keep_for(100), at(240)).await.unwrap();
     assert_eq!(pruned, Pruned { runs: 1, is_more: false });

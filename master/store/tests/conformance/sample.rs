@@ -56,7 +56,12 @@ pub(crate) fn source(workflow: &str, tasks: usize) -> String {
 pub(crate) fn applied(workflow: &str, version: u32) -> Change {
     let source = source(workflow, 2 + version as usize);
     let workflow = definition::parse(&source).expect("the sample is a workflow");
-    Change::WorkflowApplied { version, workflow: Arc::new(workflow), source: source.into(), at: at(version.into()) }
+    Change::WorkflowApplied {
+        version,
+        workflow: Arc::new(workflow),
+        source: source.into(),
+        at: at(version.into()),
+    }
 }
 
 pub(crate) fn created(run: u8, workflow: &str) -> RunCreated {
@@ -97,7 +102,12 @@ pub(crate) fn assigned(attempt: AttemptId, seconds: i64) -> Change {
     }
 }
 
-pub(crate) fn attempt_moved(attempt: AttemptId, from: AttemptState, to: AttemptState, seconds: i64) -> Change {
+pub(crate) fn attempt_moved(
+    attempt: AttemptId,
+    from: AttemptState,
+    to: AttemptState,
+    seconds: i64,
+) -> Change {
     Change::AttemptMoved { attempt, from, to, at: at(seconds) }
 }
 

@@ -49,7 +49,9 @@ pub(crate) async fn a_definition_that_cannot_be_read_quarantines_its_runs(place:
     let store = place.open().await;
     let mut writer = ready(&store).await;
     writer.commit_changes(&[applied("other", 1), new_run(2, "other")]).await.unwrap();
-    place.tamper("UPDATE workflow_version SET source = 'nonsense: 1' WHERE workflow = 'flow'".to_owned()).await;
+    place
+        .tamper("UPDATE workflow_version SET source = 'nonsense: 1' WHERE workflow = 'flow'".to_owned())
+        .await;
     let loaded = store.load().await.unwrap();
     let runs: Vec<_> = loaded.snapshot.runs.iter().map(|row| row.created.run).collect();
     assert_eq!(runs, [run_id(2)], "the others go on");
@@ -69,7 +71,12 @@ pub(crate) async fn a_row_that_cannot_be_read_quarantines_its_run(place: Place) 
     changes.extend((2..=3).map(|run| task_moved(instance(run, 0), TaskState::Waiting, TaskState::Ready, 5)));
     writer.commit_changes(&changes).await.unwrap();
     writer.commit_changes(&started(3, 0, 6)).await.unwrap();
-    place.tamper("UPDATE task_instance SET state = 9 WHERE run_id IN (SELECT id FROM run ORDER BY id LIMIT 1)".to_owned()).await;
+    place
+        .tamper(
+            "UPDATE task_instance SET state = 9 WHERE run_id IN (SELECT id FROM run ORDER BY id LIMIT 1)"
+                .to_owned(),
+        )
+        .await;
     place.tamper("UPDATE attempt SET executor = 'No Name'".to_owned()).await;
     let loaded = store.load().await.unwrap();
     let runs: Vec<_> = loaded.snapshot.runs.iter().map(|row| row.created.run).collect();
@@ -83,7 +90,12 @@ pub(crate) async fn a_row_that_cannot_be_read_quarantines_its_run(place: Place) 
         ]
     );
     // A live attempt that belongs to nothing is reported as well.
-    place.tamper("UPDATE attempt SET executor = 'plant-1', run_id = X'00000000000000000000000000000001'".to_owned()).await;
+    place
+        .tamper(
+            "UPDATE attempt SET executor = 'plant-1', run_id = X'00000000000000000000000000000001'"
+                .to_owned(),
+        )
+        .await;
     let loaded = store.load().await.unwrap();
     assert!(matches!(loaded.problems.as_slice(), [LoadProblem::Run { .. }, LoadProblem::Stray { .. }]));
 }

@@ -92,8 +92,9 @@ impl Stage {
         let _ = self.fail_over();
         let connected: Vec<_> = self.places.values().filter(|place| place.is_connected).cloned().collect();
         for place in connected {
-            let held = place.held.iter().map(|(attempt, report)| Held { attempt: *attempt, report: report.clone() });
-            let hello = Hello { held: held.collect(), is_clean: false, ..place.hello };
+            let held =
+                place.held.iter().map(|(attempt, report)| Held { attempt: *attempt, report: report.clone() });
+            let hello = Hello { held: held.collect(), ..place.hello };
             let executor = hello.executor.to_string();
             let _ = self.connect(hello);
             let _ = self.executor_says(&executor, "beats", &["0"], Place::present);
@@ -122,7 +123,11 @@ impl Stage {
             }
             ("beats", [number, words @ ..]) => self.heartbeat(&place, session, number, words)?,
             ("leaves", []) => {
-                self.places.entry(place.hello.executor).and_modify(|place| place.is_connected = false);
+                if let Some(place) =
+                    self.places.get_mut(name).filter(|place| place.present() == Some(session))
+                {
+                    place.is_connected = false;
+                }
                 Input::ExecutorDisconnected(session)
             }
             ("returns", words) => return self.returns(place.hello, words),
@@ -132,7 +137,13 @@ impl Stage {
         self.show(done)
     }
 
-    fn heartbeat(&self, place: &Place, session: SessionId, number: &str, words: &[&str]) -> Result<Input, String> {
+    fn heartbeat(
+        &self,
+        place: &Place,
+        session: SessionId,
+        number: &str,
+        words: &[&str],
+    ) -> Result<Input, String> {
         let number = number.parse().map_err(|_| "a heartbeat has a number")?;
         let held = match words {
             [] => place.held.iter().map(|(attempt, report)| (*attempt, state_of(report))).collect(),
@@ -165,7 +176,9 @@ impl Stage {
     fn holding(&self, words: &[&str]) -> Result<Vec<Held>, String> {
         let mut all = Vec::new();
         for triple in words.chunks(3) {
-            let ["holding", attempt, state] = triple else { return Err("holding an attempt in a state".to_owned()) };
+            let ["holding", attempt, state] = triple else {
+                return Err("holding an attempt in a state".to_owned());
+            };
             let report = match *state {
                 "accepted" => Report::Accepted,
                 "running" => Report::Started { at: self.harness.now.wall },
@@ -177,9 +190,16 @@ impl Stage {
         Ok(all)
     }
 
-    fn report(&mut self, name: &str, session: SessionId, attempt: &str, report: Report) -> Result<Input, String> {
+    fn report(
+        &mut self,
+        name: &str,
+        session: SessionId,
+        attempt: &str,
+        report: Report,
+    ) -> Result<Input, String> {
         let attempt = self.attempt(attempt)?;
-        if let Some(place) = self.places.get_mut(name) {
+        // What comes late over an earlier session does not say what the executor holds now.
+        if let Some(place) = self.places.get_mut(name).filter(|place| place.present() == Some(session)) {
             place.held.insert(attempt, report.clone());
         }
         Ok(Input::AttemptReported { session, attempt, report })
@@ -205,7 +225,9 @@ impl Stage {
     /// Lets an executor do what it is told: forget what is acknowledged.
     pub(super) fn hear(&mut self, effect: &Effect) {
         let Effect::Send(session, message) = effect else { return };
-        let Some(place) = self.places.values_mut().find(|place| place.present() == Some(*session)) else { return };
+        let Some(place) = self.places.values_mut().find(|place| place.present() == Some(*session)) else {
+            return;
+        };
         match message {
             Message::Ack(attempt) => drop(place.held.remove(attempt)),
             Message::Welcome(verdicts) => {

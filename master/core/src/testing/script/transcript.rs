@@ -55,7 +55,8 @@ impl Names {
                 let _ = write!(text, "  {} {}", self.task_of(instance), task.state);
                 for number in 1..=task.attempts {
                     let stored = store.attempts.get(&instance.attempt(number));
-                    let state = stored.map(|stored| stored.end.as_ref().map_or(stored.live.state, |end| end.state));
+                    let state =
+                        stored.map(|stored| stored.end.as_ref().map_or(stored.live.state, |end| end.state));
                     let state = state.map_or_else(|| "missing".to_owned(), |state| state.to_string());
                     let _ = write!(text, " {number}:{state}");
                 }
@@ -67,9 +68,12 @@ impl Names {
 
     pub(super) fn change(&self, change: &Change) -> String {
         match change {
-            Change::WorkflowApplied { version, workflow, .. } => format!("workflow {} version {version}", workflow.name),
+            Change::WorkflowApplied { version, workflow, .. } => {
+                format!("workflow {} version {version}", workflow.name)
+            }
             Change::CursorMoved { workflow, cursor, skipped } => {
-                let skipped = skipped.map_or_else(String::new, |skipped| format!(", passed over {}", skipped.count));
+                let skipped =
+                    skipped.map_or_else(String::new, |skipped| format!(", passed over {}", skipped.count));
                 format!("cursor of {workflow} at {cursor}{skipped}")
             }
             Change::RunCreated(created) => {
@@ -85,7 +89,9 @@ impl Names {
                 let reason = reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"));
                 format!("run {} {from} -> {to}{reason}", self.name_of(*run))
             }
-            Change::RunEnding { run, to, reason } => format!("run {} is to end {to} ({reason})", self.name_of(*run)),
+            Change::RunEnding { run, to, reason } => {
+                format!("run {} is to end {to} ({reason})", self.name_of(*run))
+            }
             Change::TaskMoved { instance, from, to, retry_at, values, .. } => {
                 let retry = retry_at.map_or_else(String::new, |at| format!(" until {at}"));
                 let values = values.as_ref().map_or_else(String::new, |values| format!(" {values}"));
@@ -99,13 +105,18 @@ impl Names {
             }
             Change::AttemptEnded { attempt, from, end, .. } => {
                 let reason = if end.reason.is_empty() { String::new() } else { format!(" ({})", end.reason) };
-                let proof = if end.proof == Proof::Reported { String::new() } else { format!(" by {:?}", end.proof) };
+                let proof =
+                    if end.proof == Proof::Reported { String::new() } else { format!(" by {:?}", end.proof) };
                 format!("attempt {} {from} -> {}{proof}{reason}", self.attempt_of(*attempt), end.state)
             }
         }
     }
 
-    pub(super) fn effect(&self, effect: &Effect, executor_of: impl Fn(SessionId) -> Option<String>) -> String {
+    pub(super) fn effect(
+        &self,
+        effect: &Effect,
+        executor_of: impl Fn(SessionId) -> Option<String>,
+    ) -> String {
         match effect {
             Effect::Answer(_, answer) => format!("answer: {}", self.answer(answer)),
             Effect::Send(session, message) => {
@@ -115,10 +126,17 @@ impl Names {
         }
     }
 
+    /// Notes that a master answered from the store.
+    pub(super) fn run_started(&self, run: RunId, transcript: &mut String) {
+        let _ = writeln!(transcript, "  -> answer from the store: {}, repeat: true", self.name_of(run));
+    }
+
     fn message(&self, message: &Message) -> String {
         match message {
             Message::Welcome(verdicts) => {
-                let verdict = |(attempt, verdict): &(AttemptId, _)| format!("{} {verdict:?}", self.attempt_of(*attempt));
+                let verdict = |(attempt, verdict): &(AttemptId, _)| {
+                    format!("{} {verdict:?}", self.attempt_of(*attempt))
+                };
                 format!("welcome [{}]", verdicts.iter().map(verdict).collect::<Vec<_>>().join(", "))
             }
             Message::Refused(reason) => format!("refused: {reason}"),
@@ -135,7 +153,9 @@ impl Names {
 
     fn answer(&self, answer: &Answer) -> String {
         match answer {
-            Answer::WorkflowApplied { version, is_changed } => format!("version {version}, changed: {is_changed}"),
+            Answer::WorkflowApplied { version, is_changed } => {
+                format!("version {version}, changed: {is_changed}")
+            }
             Answer::RunStarted { run, is_repeat } => format!("{}, repeat: {is_repeat}", self.name_of(*run)),
             Answer::RunMoved(state) => format!("the run is {state}"),
             Answer::Refused(refusal) => {
@@ -149,7 +169,10 @@ impl Names {
                 let line = |at: &crate::ExecutorSummary| {
                     let away = if at.is_connected { "" } else { " away" };
                     let silent = at.silent_ms / 1_000;
-                    format!("{} {} of {} slots{away}, silent for {silent} s", at.name, at.slots_used, at.slots)
+                    format!(
+                        "{} {} of {} slots{away}, silent for {silent} s",
+                        at.name, at.slots_used, at.slots
+                    )
                 };
                 executors.iter().map(line).collect::<Vec<_>>().join("; ")
             }
@@ -157,7 +180,8 @@ impl Names {
                 format!("{} runs, {} attempts, {} ready", work.runs, work.attempts, work.ready)
             }
             Answer::Explained(explanation) => {
-                let reason = explanation.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+                let reason =
+                    explanation.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
                 let mut text = format!("{}{reason}", explanation.state);
                 for task in &explanation.tasks {
                     let _ = write!(text, "\n       {} {}: {}", task.task, task.state, task.reason);
@@ -168,11 +192,17 @@ impl Names {
     }
 
     fn name_of(&self, run: RunId) -> String {
-        self.runs.iter().position(|known| *known == run).map_or_else(|| "r?".to_owned(), |at| format!("r{}", at + 1))
+        self.runs
+            .iter()
+            .position(|known| *known == run)
+            .map_or_else(|| "r?".to_owned(), |at| format!("r{}", at + 1))
     }
 
     fn task_of(&self, instance: InstanceId) -> String {
-        let task = self.workflows.get(&instance.run).and_then(|workflow| workflow.tasks.get(instance.index as usize));
+        let task = self
+            .workflows
+            .get(&instance.run)
+            .and_then(|workflow| workflow.tasks.get(instance.index as usize));
         let task = task.map_or_else(|| instance.index.to_string(), |task| task.name.to_string());
         format!("{}/{task}", self.name_of(instance.run))
     }

@@ -1,0 +1,352 @@
+//! The executor as a whole: builds its parts, passes on what each of them tells, and ends them in order.
+//!
+//! One task owns the ledger. Each turn of its loop takes in whatever has happened, hands what must be written to the spool
+//! and does what has become durable. The arms of the loop hold no logic: decisions are the ledger's.
+
+use std::{fs, path::Path, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use millrace_common::{
+    id::KindName,
+    secret::Secret,
+    time::{Clock as _, Uptime},
+};
+use millrace_kinds::{Registry, Site};
+use millrace_runtime::{SystemClock, token::read_token_file};
+use tokio::{sync::mpsc, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::ExecutorConfig,
+    ledger::{Action, Batch, Input, Ledger, Limits},
+    output::{Output, Shipper, ShipperSettings},
+    runner::{Command, Event, Settings, Supervisor},
+    session::{Introduction, News, Session},
+    spool::{self, BATCHES_IN_FLIGHT_MAX, FolderLock, Spool, WriteError, Written},
+};
+
+/// Events of processes that are taken in at once.
+const EVENTS_AT_ONCE_MAX: usize = 256;
+/// Bytes of the shortest journal that is written anew, and by how much it must have grown since the last time.
+const REWRITE_BYTES_MIN: u64 = 8 << 20;
+const REWRITE_GROWTH: u64 = 4;
+/// Open files of the program itself, and for each living attempt: its log, its exit, its standard streams while it starts.
+const FILES_BASE: u64 = 256;
+const FILES_PER_SLOT: u64 = 8;
+/// How long a deadline is slept for at once: timers stop while the machine is suspended, deadlines do not.
+const SLEEP_MAX: Duration = Duration::from_secs(2);
+/// How long the leader may take to acknowledge the last ends when the program stops.
+const FLUSH_MAX: Duration = Duration::from_secs(3);
+
+/// Runs an executor until `shutdown`, then ends what it runs and reports that.
+///
+/// # Errors
+/// Where a part cannot be built from the configuration, the spool cannot be written, or a thread is gone.
+pub async fn run(config: ExecutorConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let problems: Vec<String> = config.problems().iter().map(ToString::to_string).collect();
+    anyhow::ensure!(problems.is_empty(), "the configuration does not hold together: {}", problems.join("; "));
+    let token = read_token_file(&config.token_file).context("the token cannot be used")?;
+    let (app, inbox, shipper) = App::build(config, &token)?;
+    let mut tasks = JoinSet::new();
+    let stop = CancellationToken::new();
+    tasks.spawn(shipper.run(stop.clone()));
+    let result = app.run(inbox, shutdown).await;
+    stop.cancel();
+    while let Some(ended) = tasks.join_next().await {
+        ended.context("the task that ships output failed")?;
+    }
+    result
+}
+
+struct App {
+    ledger: Ledger,
+    spool: Spool,
+    batches_in_flight: usize,
+    rewritten_bytes: u64,
+    supervisor: Supervisor,
+    output: Arc<Output>,
+    session: Session,
+    data_dir: PathBuf,
+    min_free: u64,
+    heartbeat_interval: Duration,
+    heartbeat_at: Uptime,
+    /// Whether what an earlier life left has been dealt with, so that a leader may be looked for.
+    is_ready: bool,
+    stopping: Option<Stopping>,
+    stop_timeout: Duration,
+    _lock: FolderLock,
+}
+
+/// The way out.
+struct Stopping {
+    until: Uptime,
+    flush_until: Option<Uptime>,
+}
+
+/// What other threads tell.
+struct Inbox {
+    written: mpsc::Receiver<Result<Written, WriteError>>,
+    events: mpsc::Receiver<Event>,
+}
+
+impl App {
+    fn build(config: ExecutorConfig, token: &Secret) -> anyhow::Result<(Self, Inbox, Shipper)> {
+        raise_file_limit(config.slots);
+        let lock = spool::lock(&config.data_dir)?;
+        let data_dir = fs::canonicalize(&config.data_dir).context("the data folder has no absolute path")?;
+        let opened = spool::open(&data_dir)?;
+        let limits = Limits {
+            slots: config.slots,
+            answer_timeout: config.answer_timeout,
+            stop_grace: config.stop_grace,
+        };
+        let (spool_id, is_new) = (opened.id, opened.is_new);
+        let ledger = Ledger::restore(spool_id, limits, opened.records);
+        let rewritten_bytes = REWRITE_BYTES_MIN;
+        let (spool, written) =
+            Spool::start(opened.journal).context("the spool's thread cannot be started")?;
+        let mut registry = Registry::builtin();
+        registry.declare(config.kinds).context("the declared kinds cannot be used")?;
+        let kinds = registry.names().map(KindName::to_string).collect();
+        let site = Site {
+            program: PathBuf::from("/proc/self/exe"),
+            connections: Arc::new(config.connections),
+            state_dir: data_dir.join("state"),
+            datax: config.datax,
+            backup: config.backup,
+        };
+        let secrets = passwords(&site);
+        let settings = Settings { data_dir: &data_dir, slots: config.slots, registry, site };
+        let (supervisor, events) = Supervisor::start(settings).context("processes cannot be run")?;
+        let introduction = Introduction {
+            executor: config.name.to_string(),
+            slots: config.slots,
+            labels: config.labels,
+            kinds,
+            spool: spool_id,
+            boot: boot_id(),
+            // Only once nothing of an earlier life is left.
+            is_clean: is_new,
+        };
+        let session = Session::new(&config.masters, token, config.answer_timeout, introduction)?;
+        let output = Arc::new(Output::default());
+        let shipper = Shipper::new(ShipperSettings {
+            output: Arc::clone(&output),
+            folder: data_dir.join("output"),
+            secrets,
+            leader: session.leader(),
+        });
+        let app = Self {
+            ledger,
+            spool,
+            batches_in_flight: 0,
+            rewritten_bytes,
+            supervisor,
+            output,
+            session,
+            data_dir,
+            min_free: config.min_free,
+            heartbeat_interval: config.heartbeat_interval,
+            heartbeat_at: Uptime::default(),
+            is_ready: false,
+            stopping: None,
+            stop_timeout: config.stop_timeout,
+            _lock: lock,
+        };
+        Ok((app, Inbox { written, events }, shipper))
+    }
+
+    async fn run(mut self, mut inbox: Inbox, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let mut events = Vec::with_capacity(EVENTS_AT_ONCE_MAX);
+        self.advance()?;
+        while !self.has_stopped() {
+            let pause = self.next_wake().map(|at| at.since(SystemClock.now().uptime).min(SLEEP_MAX));
+            tokio::select! {
+                // What is rare and what others wait for comes first; none of the arms stays ready for long.
+                biased;
+                () = shutdown.cancelled(), if self.stopping.is_none() => self.on_stop(),
+                () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => self.on_time(),
+                written = inbox.written.recv() => self.on_written(written.unwrap_or(Err(WriteError::Gone)))?,
+                count = inbox.events.recv_many(&mut events, EVENTS_AT_ONCE_MAX) => {
+                    anyhow::ensure!(count > 0, "the threads that run processes have ended");
+                    events.drain(..).for_each(|event| self.on_event(event));
+                }
+                news = self.session.next(), if self.is_ready => self.on_news(news),
+            }
+            self.advance()?;
+        }
+        Ok(())
+    }
+
+    fn next_wake(&self) -> Option<Uptime> {
+        let heartbeat = self.session.is_open().then_some(self.heartbeat_at);
+        let stop = self.stopping.as_ref().map(|stopping| stopping.flush_until.unwrap_or(stopping.until));
+        [self.ledger.poll_timeout(), heartbeat, stop].into_iter().flatten().min()
+    }
+
+    fn on_stop(&mut self) {
+        tracing::info!(attempts = self.ledger.live_count(), "the executor stops; what it runs is ended");
+        self.stopping =
+            Some(Stopping { until: SystemClock.now().uptime + self.stop_timeout, flush_until: None });
+        self.take(Input::StopRequested);
+    }
+
+    fn on_time(&mut self) {
+        let now = SystemClock.now();
+        self.ledger.handle_timeout(now);
+        if self.session.is_open() && self.heartbeat_at <= now.uptime {
+            self.heartbeat_at = now.uptime + self.heartbeat_interval;
+            self.take(Input::SpaceChecked { is_low: self.is_space_low() });
+            self.take(Input::HeartbeatDue);
+        }
+    }
+
+    fn on_written(&mut self, written: Result<Written, WriteError>) -> anyhow::Result<()> {
+        let written = written?;
+        if written.is_disk_full {
+            self.output.give_way();
+        }
+        self.batches_in_flight -= written.batches.len();
+        for batch in written.batches {
+            self.release(batch)?;
+        }
+        if written.journal_bytes > self.rewritten_bytes.saturating_mul(REWRITE_GROWTH) {
+            self.spool.rewrite(self.ledger.snapshot())?;
+            // Until its size is told; a journal of live attempts alone is far smaller than this.
+            self.rewritten_bytes = written.journal_bytes;
+        } else if written.journal_bytes < self.rewritten_bytes {
+            self.rewritten_bytes = written.journal_bytes.max(REWRITE_BYTES_MIN);
+        }
+        Ok(())
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Spawned { attempt, pid, workspace, at, source } => {
+                self.output.open(source);
+                self.take(Input::Spawned { attempt, pid, workspace, at });
+            }
+            Event::Exited(attempt, exit) => {
+                self.output.end(attempt, exit.log_bytes);
+                self.take(Input::Exited(attempt, exit));
+            }
+            Event::Purged { is_complete } => {
+                self.is_ready = true;
+                self.session.attest(is_complete);
+            }
+        }
+    }
+
+    fn on_news(&mut self, news: News) {
+        match news {
+            News::Dialled => self.take(Input::Dialled),
+            News::Said(term, said) => {
+                if let Err(refusal) = self.ledger.handle(SystemClock.now(), Input::FromLeader(term, said)) {
+                    self.session.close(&refusal.to_string());
+                    self.take(Input::Disconnected);
+                }
+            }
+            News::Closed => {
+                self.take(Input::Disconnected);
+                self.heartbeat_at = Uptime::default();
+            }
+        }
+    }
+
+    /// Hands an input to the ledger that it cannot refuse: it comes from this program itself.
+    fn take(&mut self, input: Input) {
+        if let Err(refusal) = self.ledger.handle(SystemClock.now(), input) {
+            tracing::error!(%refusal, "the ledger refused an input of this program");
+        }
+    }
+
+    /// Gives what the ledger decided to the spool, or does it at once where nothing is to be written before it.
+    fn advance(&mut self) -> anyhow::Result<()> {
+        while self.batches_in_flight < BATCHES_IN_FLIGHT_MAX
+            && let Some(batch) = self.ledger.take_batch()
+        {
+            if self.batches_in_flight == 0 && batch.records().is_empty() {
+                self.release(batch)?;
+            } else {
+                self.spool.write(batch)?;
+                self.batches_in_flight += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn release(&mut self, batch: Batch) -> anyhow::Result<()> {
+        for action in batch.release() {
+            match action {
+                Action::Spawn(start) => self.supervisor.spawn(start)?,
+                Action::Kill { attempt, grace } => {
+                    self.supervisor.command(Command::Kill { attempt, grace })?;
+                }
+                Action::Purge(remains) => {
+                    self.supervisor.command(Command::Purge { data_dir: self.data_dir.clone(), remains })?;
+                }
+                Action::Report(attempt, report) => self.session.report(attempt, report),
+                Action::Greet { term_seen, held } => self.session.greet(term_seen, held),
+                Action::Heartbeat { number, held } => self.session.heartbeat(number, held),
+                Action::Discard(attempt) => self.output.discard(attempt),
+                Action::CloseSession => {
+                    self.session.close("heartbeats are not answered in time");
+                    self.take(Input::Disconnected);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells whether the program may end: nothing lives, and what there is to say was said or has waited long enough.
+    fn has_stopped(&mut self) -> bool {
+        let Some(stopping) = &mut self.stopping else { return false };
+        let now = SystemClock.now().uptime;
+        if now >= stopping.until {
+            tracing::warn!(attempts = self.ledger.live_count(), "the time to stop is over");
+            return true;
+        }
+        if self.ledger.live_count() > 0 || self.batches_in_flight > 0 {
+            return false;
+        }
+        let is_told = self.session.is_flushed() && self.ledger.unacknowledged_count() == 0;
+        let flush_until = *stopping.flush_until.get_or_insert(now + FLUSH_MAX);
+        is_told || !self.session.is_open() || now >= flush_until
+    }
+
+    fn is_space_low(&self) -> bool {
+        match nix::sys::statvfs::statvfs(&self.data_dir) {
+            Ok(found) => found.blocks_available().saturating_mul(found.fragment_size()) < self.min_free,
+            // A folder that cannot be looked at shows itself at the next write.
+            Err(_) => false,
+        }
+    }
+}
+
+/// Lets this program open as many files as its slots need. No more than that: attempts inherit the limit, and there are
+/// programs that walk through every descriptor they might have.
+fn raise_file_limit(slots: u32) {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let needed = FILES_BASE + FILES_PER_SLOT * u64::from(slots);
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        if soft >= needed { Ok(()) } else { setrlimit(Resource::RLIMIT_NOFILE, needed.min(hard), hard) }
+    });
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files could not be raised");
+    }
+}
+
+/// Returns every password of the configuration that can be read now, to hide it in output from before a restart.
+fn passwords(site: &Site) -> Vec<Secret> {
+    let read =
+        |path: &Path| fs::read_to_string(path).ok().map(|text| Secret::new(text.trim_end().to_owned()));
+    let both = site.connections.values().flat_map(|connection| {
+        [connection.password.clone(), connection.password_file.as_deref().and_then(read)]
+    });
+    both.flatten().collect()
+}
+
+/// Returns the id of this boot of the machine; empty where the kernel gives none.
+fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}

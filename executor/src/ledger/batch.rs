@@ -1,0 +1,227 @@
+//! What comes out of the ledger: facts for the spool, and what to do once they are durable.
+
+use std::time::Duration;
+
+use millrace_common::{
+    id::AttemptId,
+    state::AttemptState,
+    term::Term,
+    time::{Timestamp, Uptime},
+};
+use serde::{Deserialize, Serialize};
+
+use super::input::Start;
+
+/// A fact of the spool, in the past tense.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Record {
+    /// A leader of this term was obeyed; lower ones are refused from now on.
+    TermSeen(Term),
+    /// An attempt was accepted and is about to be spawned. Nothing is ever spawned without this, or twice.
+    Intended {
+        /// Which.
+        attempt: AttemptId,
+        /// When.
+        at: Timestamp,
+    },
+    /// Its process was started. Not waited for: what it says is only used to end the process after a crash.
+    Spawned {
+        /// Which.
+        attempt: AttemptId,
+        /// Its process, which also names its process group.
+        pid: u32,
+        /// Milliseconds since boot, which tells the process from a later one with the same number.
+        uptime_ms: u64,
+        /// The workspace that it runs in.
+        workspace: u32,
+        /// When.
+        at: Timestamp,
+    },
+    /// It ended, or never ran.
+    Ended {
+        /// Which.
+        attempt: AttemptId,
+        /// How.
+        end: End,
+    },
+    /// Its end is committed at the leader.
+    Released(AttemptId),
+}
+
+impl Record {
+    /// Tells whether anything may be done before this is on the disk.
+    #[must_use]
+    pub const fn must_be_durable(&self) -> bool {
+        matches!(self, Self::TermSeen(_) | Self::Intended { .. } | Self::Ended { .. })
+    }
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    /// A final state.
+    pub state: AttemptState,
+    /// The exit code, where a process ended with one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// One line for people; empty after a success.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// Values for later tasks: a JSON object, or empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub values: String,
+    /// Whether the process found nothing to do.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub is_skipped: bool,
+    /// Whether trying again would fail the same way.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub is_permanent: bool,
+    /// When the process was started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    /// When nothing of it was left.
+    pub ended_at: Timestamp,
+    /// Bytes of its output.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub log_bytes: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+const fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+const fn is_zero(value: &u64) -> bool {
+    *value == 0
+}
+
+impl End {
+    /// Makes an end without a process: nothing of the attempt ever ran, or nothing is known of how it ended.
+    #[must_use]
+    pub fn without_exit(state: AttemptState, reason: impl Into<String>, at: Timestamp) -> Self {
+        Self {
+            state,
+            exit_code: None,
+            reason: reason.into(),
+            values: String::new(),
+            is_skipped: false,
+            is_permanent: false,
+            started_at: None,
+            ended_at: at,
+            log_bytes: 0,
+        }
+    }
+}
+
+/// What the leader is told about an attempt. A later one replaces an earlier one that has not left yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Report {
+    /// It is in the spool.
+    Accepted,
+    /// Its process was started.
+    Started {
+        /// When.
+        at: Timestamp,
+        /// Its process.
+        pid: u32,
+    },
+    /// It has ended.
+    Ended(End),
+}
+
+/// An attempt in the spool, as a greeting or a heartbeat tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// Which.
+    pub attempt: AttemptId,
+    /// Accepted, running, killing or final.
+    pub state: AttemptState,
+    /// How it ended; in a greeting only.
+    pub end: Option<End>,
+}
+
+/// What is known of the processes of an attempt that an earlier life of this executor started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Remains {
+    /// Which attempt.
+    pub attempt: AttemptId,
+    /// Its process and when that was started, where the crash left time to note it.
+    pub process: Option<Spawned>,
+}
+
+/// A process that was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spawned {
+    /// Its number, which also names its group.
+    pub pid: u32,
+    /// When, since boot.
+    pub uptime: Uptime,
+    /// The workspace that it runs in.
+    pub workspace: u32,
+}
+
+/// Something to do, after the records before it are durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Start the process of an attempt. Given out once in the life of an attempt.
+    Spawn(Box<Start>),
+    /// End an attempt: TERM, grace, KILL, and look that nothing is left.
+    Kill {
+        /// Which.
+        attempt: AttemptId,
+        /// Time between TERM and KILL.
+        grace: Duration,
+    },
+    /// End whatever an earlier life of this executor left alive.
+    Purge(Vec<Remains>),
+    /// Tell the leader.
+    Report(AttemptId, Report),
+    /// Open a session with everything that is held.
+    Greet {
+        /// The highest term obeyed.
+        term_seen: Term,
+        /// Everything.
+        held: Vec<Held>,
+    },
+    /// Send a heartbeat with everything that is held.
+    Heartbeat {
+        /// Its number.
+        number: u64,
+        /// Everything.
+        held: Vec<Held>,
+    },
+    /// The leader does not know this attempt: its output has no reader.
+    Discard(AttemptId),
+    /// Heartbeats are not answered in time: look for a leader elsewhere.
+    CloseSession,
+}
+
+/// Facts and what to do once they are durable.
+#[derive(Debug, Default)]
+#[must_use = "what is not written is lost, and so are the actions that wait for it"]
+pub struct Batch {
+    pub(super) records: Vec<Record>,
+    pub(super) actions: Vec<Action>,
+}
+
+impl Batch {
+    /// Returns the facts, in the order in which they became true.
+    #[must_use]
+    pub fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    /// Tells whether the actions must wait until the facts are on the disk.
+    #[must_use]
+    pub fn must_be_durable(&self) -> bool {
+        self.records.iter().any(Record::must_be_durable)
+    }
+
+    /// Hands out what to do. Only a spool that has made the facts durable may call this.
+    #[must_use]
+    pub fn release(self) -> Vec<Action> {
+        self.actions
+    }
+}

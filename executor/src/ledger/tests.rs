@@ -1,0 +1,285 @@
+//! Rules one by one; `interleavings` tries them in every order.
+
+mod interleavings;
+mod world;
+
+use std::time::Duration;
+
+use millrace_common::{state::AttemptState, term::Term};
+
+use self::world::{World, attempt, failed, start, succeeded};
+use super::*;
+
+#[test]
+fn a_start_is_durable_before_it_is_spawned_and_reported() {
+    let mut world = World::connected();
+    world.leader(FromLeader::Starts(vec![start(attempt(0, 1))]));
+    let batch = world.ledger.take_batch().unwrap();
+    assert!(batch.must_be_durable());
+    assert!(matches!(batch.records(), [Record::Intended { .. }]));
+    let actions = batch.release();
+    assert!(matches!(&actions[..], [Action::Spawn(_), Action::Report(_, Report::Accepted)]));
+}
+
+#[test]
+fn a_repeated_start_is_answered_and_not_spawned_again() {
+    let mut world = World::connected();
+    let id = attempt(0, 1);
+    world.run(id);
+    world.leader(FromLeader::Starts(vec![start(id)]));
+    assert!(matches!(&world.commit()[..], [Action::Report(_, Report::Started { .. })]));
+    world.exit(id, succeeded());
+    world.commit();
+    world.leader(FromLeader::Starts(vec![start(id)]));
+    let actions = world.commit();
+    assert!(
+        matches!(&actions[..], [Action::Report(_, Report::Ended(end))] if end.state == AttemptState::Succeeded)
+    );
+    world.leader(FromLeader::Acks(vec![id]));
+    world.leader(FromLeader::Starts(vec![start(id)]));
+    assert_eq!(world.only_end().state, AttemptState::Rejected);
+}
+
+#[test]
+fn a_start_for_another_spool_is_rejected_for_good() {
+    let mut world = World::connected();
+    let id = attempt(0, 1);
+    let foreign = Start { spool: SpoolId(uuid::Uuid::from_u128(99)), ..start(id) };
+    world.leader(FromLeader::Starts(vec![foreign]));
+    assert_eq!(world.only_end().state, AttemptState::Rejected);
+    world.leader(FromLeader::Starts(vec![start(id)]));
+    assert_eq!(world.only_end().state, AttemptState::Rejected);
+}
+
+#[test]
+fn a_second_live_attempt_of_a_task_instance_is_rejected() {
+    let mut world = World::connected();
+    world.run(attempt(0, 1));
+    world.leader(FromLeader::Starts(vec![start(attempt(0, 2))]));
+    let end = world.only_end();
+    assert_eq!(end.state, AttemptState::Rejected);
+    assert!(end.reason.contains("attempt 1"), "{}", end.reason);
+    world.exit(attempt(0, 1), succeeded());
+    world.leader(FromLeader::Starts(vec![start(attempt(0, 3))]));
+    assert!(world.commit().iter().any(|action| matches!(action, Action::Spawn(_))));
+}
+
+#[test]
+fn more_attempts_than_slots_are_rejected() {
+    let mut world = World::connected();
+    for index in 0..world::SLOTS {
+        world.run(attempt(index, 1));
+    }
+    world.leader(FromLeader::Starts(vec![start(attempt(world::SLOTS, 1))]));
+    assert!(world.only_end().reason.contains("slots"));
+}
+
+#[test]
+fn nothing_starts_while_the_disk_is_full_or_the_program_stops() {
+    let mut world = World::connected();
+    world.input(Input::SpaceChecked { is_low: true });
+    world.leader(FromLeader::Starts(vec![start(attempt(0, 1))]));
+    assert!(world.only_end().reason.contains("min_free"));
+    world.input(Input::SpaceChecked { is_low: false });
+    world.input(Input::StopRequested);
+    world.leader(FromLeader::Starts(vec![start(attempt(1, 1))]));
+    assert!(world.only_end().reason.contains("stopping"));
+}
+
+#[test]
+fn a_deposed_leader_is_refused_across_a_restart() {
+    let mut world = World::connected();
+    world.leader_of(Term(9), FromLeader::HeartbeatAnswer(0)).unwrap();
+    assert!(world.leader_of(Term(8), FromLeader::Starts(vec![start(attempt(0, 1))])).is_err());
+    assert!(matches!(&world.commit()[..], []));
+    world.crash();
+    assert!(world.leader_of(Term(8), FromLeader::HeartbeatAnswer(0)).is_err());
+    assert!(world.leader_of(Term(9), FromLeader::HeartbeatAnswer(0)).is_ok());
+}
+
+#[test]
+fn what_the_process_did_before_the_kill_counts() {
+    let mut world = World::connected();
+    let id = attempt(0, 1);
+    world.run(id);
+    world.leader(FromLeader::Kill { attempt: id, grace: Duration::ZERO, reason: "cancelled".into() });
+    world.exit(id, succeeded());
+    assert_eq!(world.only_end().state, AttemptState::Succeeded);
+}
+
+#[test]
+fn a_killed_attempt_says_why() {
+    let mut world = World::connected();
+    let id = attempt(0, 1);
+    world.run(id);
+    let grace = Duration::from_secs(3);
+    world.leader(FromLeader::Kill { attempt: id, grace, reason: "cancelled".into() });
+    assert!(world.commit().contains(&Action::Kill { attempt: id, grace }));
+    world.exit(id, Ending::Ended { exit_code: None });
+    let end = world.only_end();
+    assert_eq!((end.state, end.reason.as_str()), (AttemptState::Killed, "cancelled"));
+}
+
+#[test]
+fn a_kill_that_comes_before_its_start_keeps_it_from_running() {
+    let mut world = World::connected();
+    let id = attempt(0, 1);
+    world.leader(FromLeader::Kill { attempt: id, grace: Duration::ZERO, reason: "cancelled".into() });
+    assert_eq!(world.only_end().state, AttemptState::Killed);
+    world.leader(FromLeader::Starts(vec![start(id)]));
+    assert_eq!(world.only_end().state, AttemptState::Killed);
+}
+
+#[test]
+fn a_kill_during_the_start_follows_the_spawn() {
+    let mut world = World::connected();
+    let id = attempt(0, 1);
+    world.leader(FromLeader::Starts(vec![start(id)]));
+    world.leader(FromLeader::Kill { attempt: id, grace: Duration::ZERO, reason: "cancelled".into() });
+    let actions = world.commit();
+    let at = |found: fn(&Action) -> bool| actions.iter().position(found).unwrap();
+    assert!(at(|a| matches!(a, Action::Spawn(_))) < at(|a| matches!(a, Action::Kill { .. })));
+    world.spawned(id);
+    world.exit(id, Ending::Ended { exit_code: Some(0) });
+    assert_eq!(world.only_end().state, AttemptState::Killed);
+}
+
+#[test]
+fn an_attempt_that_takes_too_long_is_timed_out() {
+    let mut world = World::connected();
+    let id = attempt(0, 1);
+    let limited = Start { timeout: Some(Duration::from_secs(5)), orphan_timeout: None, ..start(id) };
+    world.leader(FromLeader::Starts(vec![limited]));
+    world.commit();
+    world.spawned(id);
+    world.commit();
+    world.pass(Duration::from_secs(4));
+    assert!(world.commit().is_empty());
+    world.pass(Duration::from_secs(1));
+    assert!(world.commit().iter().any(|action| matches!(action, Action::Kill { .. })));
+    assert_eq!(world.ledger.poll_timeout(), None);
+    world.exit(id, Ending::Ended { exit_code: None });
+    let end = world.only_end();
+    assert_eq!((end.state, end.reason.as_str()), (AttemptState::TimedOut, "took longer than 5s"));
+}
+
+#[test]
+fn an_orphan_ends_itself_counted_from_the_last_heartbeat_that_was_answered_in_time() {
+    let mut world = World::connected();
+    let id = attempt(0, 1);
+    world.run(id);
+    world.pass(Duration::from_secs(10));
+    world.input(Input::HeartbeatDue);
+    world.pass(world::ANSWER_TIMEOUT);
+    world.leader(FromLeader::HeartbeatAnswer(1));
+    world.commit();
+    // It left at 10 s, so the right to run ends at 10 s and the orphan time.
+    world.pass(world::ORPHAN_TIMEOUT - world::ANSWER_TIMEOUT - Duration::from_millis(1));
+    assert!(!world.commit().iter().any(|action| matches!(action, Action::Kill { .. })));
+    world.pass(Duration::from_millis(1));
+    assert!(world.commit().iter().any(|action| matches!(action, Action::Kill { .. })));
+    world.exit(id, Ending::Ended { exit_code: None });
+    let end = world.only_end();
+    assert_eq!((end.state, end.reason.as_str()), (AttemptState::Lost, "no contact to a leader for 1m"));
+}
+
+#[test]
+fn an_answer_that_comes_too_late_does_not_count_and_the_session_is_closed() {
+    let mut world = World::connected();
+    world.run(attempt(0, 1));
+    world.pass(Duration::from_secs(10));
+    world.input(Input::HeartbeatDue);
+    world.pass(world::ANSWER_TIMEOUT + Duration::from_millis(1));
+    let actions = world.commit();
+    assert_eq!(actions.iter().filter(|action| **action == Action::CloseSession).count(), 1);
+    world.leader(FromLeader::HeartbeatAnswer(1));
+    world.pass(world::ORPHAN_TIMEOUT - Duration::from_secs(10) - world::ANSWER_TIMEOUT);
+    assert!(world.commit().iter().any(|action| matches!(action, Action::Kill { .. })));
+}
+
+#[test]
+fn without_an_orphan_time_an_attempt_runs_on_without_contact() {
+    let mut world = World::connected();
+    let unbound = Start { orphan_timeout: None, ..start(attempt(0, 1)) };
+    world.leader(FromLeader::Starts(vec![unbound]));
+    world.commit();
+    world.input(Input::Disconnected);
+    world.pass(Duration::from_secs(1_000_000));
+    assert!(world.commit().is_empty());
+}
+
+#[test]
+fn after_a_restart_what_has_no_end_is_purged_and_lost() {
+    let mut world = World::connected();
+    let id = attempt(0, 1);
+    world.run(id);
+    world.crash();
+    let actions = world.commit();
+    assert!(matches!(&actions[..], [Action::Purge(remains)] if remains[0].process.is_some()));
+    assert_eq!(world.greeting()[0].state, AttemptState::Killing);
+    world.exit(id, Ending::Ended { exit_code: None });
+    let end = world.only_end();
+    assert_eq!(end.state, AttemptState::Lost);
+    assert!(end.reason.contains("restarted") && end.started_at.is_some(), "{end:?}");
+}
+
+#[test]
+fn an_end_is_kept_until_it_is_acknowledged_also_across_a_restart() {
+    let mut world = World::connected();
+    let id = attempt(0, 1);
+    world.run(id);
+    world.exit(id, failed(3));
+    let end = world.only_end();
+    world.crash();
+    world.commit();
+    assert_eq!(world.greeting()[0].end, Some(end));
+    world.leader(FromLeader::Acks(vec![id]));
+    world.commit();
+    assert!(world.greeting().is_empty());
+    world.crash();
+    world.commit();
+    assert!(world.greeting().is_empty());
+}
+
+#[test]
+fn a_discarded_attempt_is_ended_and_forgotten_without_a_report_to_wait_for() {
+    let mut world = World::connected();
+    let id = attempt(0, 1);
+    world.run(id);
+    world.leader(FromLeader::Welcome(vec![(id, Verdict::Discard)]));
+    assert!(world.commit().iter().any(|action| matches!(action, Action::Kill { .. })));
+    world.exit(id, Ending::Ended { exit_code: None });
+    assert!(world.commit().contains(&Action::Discard(id)));
+    assert_eq!((world.ledger.live_count(), world.ledger.unacknowledged_count()), (0, 0));
+}
+
+#[test]
+fn stopping_ends_everything_with_a_shortened_grace() {
+    let mut world = World::connected();
+    let id = attempt(0, 1);
+    world.run(id);
+    world.input(Input::StopRequested);
+    assert!(world.commit().contains(&Action::Kill { attempt: id, grace: world::STOP_GRACE }));
+    world.exit(id, Ending::Ended { exit_code: None });
+    let end = world.only_end();
+    assert_eq!((end.state, end.reason.as_str()), (AttemptState::Lost, "the executor was stopped"));
+}
+
+#[test]
+fn a_spool_written_anew_tells_the_same() {
+    let mut world = World::connected();
+    world.run(attempt(0, 1));
+    world.run(attempt(1, 1));
+    world.exit(attempt(1, 1), failed(1));
+    world.run(attempt(2, 1));
+    world.exit(attempt(2, 1), succeeded());
+    world.commit();
+    world.leader(FromLeader::Acks(vec![attempt(2, 1)]));
+    world.commit();
+    let snapshot = world.ledger.snapshot();
+    assert!(snapshot.len() < world.durable.len());
+    let again = Ledger::restore(world::spool(), world::limits(), snapshot.clone());
+    assert_eq!(again.snapshot(), snapshot);
+    let replayed = Ledger::restore(world::spool(), world::limits(), world.durable.clone());
+    assert_eq!(replayed.held(true), again.held(true));
+}

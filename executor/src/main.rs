@@ -1,0 +1,63 @@
+//! The program `millrace-executor`.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use millrace_executor::{ExecutorConfig, is_run_kind, run_kind_main};
+use millrace_runtime::{
+    config::{self, ENVIRONMENT_PREFIX},
+    shutdown::run_until_signalled,
+    telemetry,
+};
+
+/// Runs attempts on this machine for the masters that it is configured with.
+#[derive(Debug, Parser)]
+#[command(name = "millrace-executor", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the executor until it is told to stop by SIGTERM or SIGINT.
+    Run {
+        /// Configuration file; keys may also be set as MILLRACE_KEY or MILLRACE_TABLE__KEY in the environment.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Sets a key of the configuration, such as `slots=16`; wins over file and environment.
+        #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_setting)]
+        settings: Vec<(String, String)>,
+    },
+}
+
+fn parse_setting(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("it must be of the form KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    if is_run_kind() {
+        return run_kind_main().await;
+    }
+    match run(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Also where logging could not be set up, so not through it.
+            #[expect(clippy::print_stderr, reason = "the last words of a program that could not run")]
+            {
+                eprintln!("error: {error:#}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let Command::Run { config, settings } = arguments.command;
+    let flags: Vec<_> = settings.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
+    let config: ExecutorConfig = config::load(config.as_deref(), ENVIRONMENT_PREFIX, &flags)?;
+    telemetry::init("info", config.log_format)?;
+    run_until_signalled(|shutdown| millrace_executor::run(config, shutdown)).await?
+}

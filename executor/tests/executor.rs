@@ -1,0 +1,365 @@
+//! The executor's program against a leader that does what the test says, with real processes.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::{fs, time::Duration};
+
+use millrace_common::state::AttemptState;
+use millrace_proto::v1::{self, verdict::Kind};
+use serde_json::json;
+
+use self::support::{Executor, Leader, Session, attempt, eventually, is_alive, pid_in, state};
+
+/// A leader, an executor that it has welcomed, and the folder of both.
+struct Stage {
+    leader: Leader,
+    session: Session,
+    executor: Executor,
+    folder: tempfile::TempDir,
+}
+
+impl Stage {
+    async fn new() -> Self {
+        Self::with("").await
+    }
+
+    async fn with(more: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut leader = Leader::start().await;
+        let executor = Executor::start(folder.path(), leader.address, more);
+        let session = leader.session().await;
+        Self { leader, session, executor, folder }
+    }
+
+    /// Returns a file in the test's folder, for scripts to write to.
+    fn file(&self, name: &str) -> String {
+        self.folder.path().join(name).to_str().unwrap().to_owned()
+    }
+}
+
+#[tokio::test]
+async fn exit_codes_become_outcomes() {
+    let mut stage = Stage::new().await;
+    let session = &mut stage.session;
+    let end = session.run(attempt(0, 1), &["true"]).await;
+    assert_eq!((state(&end), end.exit_code, end.reason.as_str()), (AttemptState::Succeeded, Some(0), ""));
+    let end = session.run(attempt(1, 1), &["sh", "-c", "exit 3"]).await;
+    assert_eq!((state(&end), end.exit_code, end.permanent), (AttemptState::Failed, Some(3), false));
+    let end = session.run(attempt(2, 1), &["sh", "-c", "kill -9 $$"]).await;
+    assert_eq!((state(&end), end.exit_code), (AttemptState::Failed, None));
+    assert!(end.reason.contains("SIGKILL"), "{}", end.reason);
+    let end = session.run(attempt(3, 1), &["no-such-program"]).await;
+    assert_eq!((state(&end), end.permanent), (AttemptState::Failed, true));
+    assert!(end.reason.contains("no-such-program"), "{}", end.reason);
+    let skip = session.task(
+        attempt(4, 1),
+        "shell",
+        &json!({ "command": ["sh", "-c", "exit 99"], "skip_exit_codes": [99] }),
+    );
+    session.start(skip).await;
+    let end = session.end_of(attempt(4, 1)).await;
+    assert_eq!((state(&end), end.skipped), (AttemptState::Succeeded, true));
+}
+
+#[tokio::test]
+async fn the_environment_tells_an_attempt_who_it_is() {
+    let mut stage = Stage::new().await;
+    let id = attempt(0, 2);
+    let out = stage.file("environment");
+    let script = format!("env > {out}; pwd >> {out}; test -z \"$(cat)\"");
+    assert_eq!(state(&stage.session.run(id, &["sh", "-c", &script]).await), AttemptState::Succeeded);
+    let text = fs::read_to_string(&out).unwrap();
+    for line in [
+        format!("MILLRACE_ATTEMPT={id}"),
+        format!("MILLRACE_FENCE_TOKEN={id}"),
+        format!("MILLRACE_RUN_ID={}", id.instance.run),
+        "MILLRACE_WORKFLOW=nightly".to_owned(),
+        "MILLRACE_TASK=load".to_owned(),
+        "MILLRACE_LOGICAL_DATE=1970-01-01T00:00:00Z".to_owned(),
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is missing in {text}");
+    }
+    assert!(text.contains("PATH=") && !text.contains("MILLRACE_LOG="), "{text}");
+    let work_dir = text.lines().last().unwrap();
+    assert!(text.contains(&format!("MILLRACE_VALUES={work_dir}/values")), "{text}");
+}
+
+#[tokio::test]
+async fn values_are_handed_on_and_bad_ones_fail_the_attempt() {
+    let mut stage = Stage::new().await;
+    let end = stage.session.run(attempt(0, 1), &["sh", "-c", "echo rows=5 >> $MILLRACE_VALUES"]).await;
+    assert_eq!((state(&end), end.values.as_str()), (AttemptState::Succeeded, r#"{"rows":"5"}"#));
+    let end = stage.session.run(attempt(1, 1), &["sh", "-c", "echo nonsense >> $MILLRACE_VALUES"]).await;
+    assert_eq!((state(&end), end.exit_code), (AttemptState::Failed, Some(0)));
+    assert!(end.reason.contains("values file"), "{}", end.reason);
+    // What one attempt left behind is not there for the next.
+    let end = stage.session.run(attempt(2, 1), &["sh", "-c", "ls -A; test -z \"$(ls -A)\""]).await;
+    assert_eq!((state(&end), end.values.as_str()), (AttemptState::Succeeded, ""));
+}
+
+#[tokio::test]
+async fn templates_are_rendered_here_and_a_broken_one_fails_for_good() {
+    let mut stage = Stage::new().await;
+    let session = &mut stage.session;
+    let mut start =
+        session.shell(attempt(0, 1), &["echo", "{{ ds }} {{ params.region }} {{ values.up.rows }}"]);
+    start.is_templated = true;
+    start.run.as_mut().unwrap().params = r#"{"region":"north"}"#.into();
+    start.values.insert("up".into(), r#"{"rows":"7"}"#.into());
+    session.start(start).await;
+    assert_eq!(state(&session.end_of(attempt(0, 1)).await), AttemptState::Succeeded);
+    assert_eq!(stage.leader.whole_output(attempt(0, 1)).await, b"1970-01-01 north 7\n");
+    let mut broken = stage.session.shell(attempt(1, 1), &["echo", "{{ params.nothing }}"]);
+    broken.is_templated = true;
+    stage.session.start(broken).await;
+    let end = stage.session.end_of(attempt(1, 1)).await;
+    assert_eq!((state(&end), end.permanent), (AttemptState::Failed, true));
+    assert!(end.reason.contains("nothing"), "{}", end.reason);
+}
+
+#[tokio::test]
+async fn an_attempt_that_takes_too_long_is_ended() {
+    let mut stage = Stage::new().await;
+    let id = attempt(0, 1);
+    let start = v1::Start { timeout_ms: 300, ..stage.session.shell(id, &["sleep", "1000"]) };
+    stage.session.start(start).await;
+    let pid = stage.session.pid_of(id).await;
+    let end = stage.session.end_of(id).await;
+    assert_eq!((state(&end), end.reason.as_str()), (AttemptState::TimedOut, "took longer than 300ms"));
+    assert!(!is_alive(pid));
+}
+
+#[tokio::test]
+async fn processes_that_ignore_term_and_leave_their_group_are_found_and_ended() {
+    let mut stage = Stage::new().await;
+    let id = attempt(0, 1);
+    let (escaped, inner) = (stage.file("escaped"), stage.file("inner"));
+    // The escaped one is a daemon: its own session, its parent gone, deaf to TERM.
+    let script = format!(
+        "trap '' TERM; (setsid sh -c 'trap \"\" TERM; echo $$ > {escaped}; while :; do sleep 1; done' &) ; \
+         echo $$ > {inner}; while :; do sleep 1; done"
+    );
+    stage.session.start(stage.session.shell(id, &["sh", "-c", &script])).await;
+    let (escaped, inner) = (pid_in(escaped.as_ref()).await, pid_in(inner.as_ref()).await);
+    assert!(is_alive(escaped) && is_alive(inner));
+    stage.session.kill(id, Duration::from_millis(200)).await;
+    let end = stage.session.end_of(id).await;
+    assert_eq!((state(&end), end.reason.as_str()), (AttemptState::Killed, "asked"));
+    assert!(!is_alive(escaped) && !is_alive(inner), "the end was told while something lived");
+}
+
+#[tokio::test]
+async fn what_a_main_process_leaves_behind_is_ended_before_its_outcome_is_told() {
+    let mut stage = Stage::new().await;
+    let (daemon, background) = (stage.file("daemon"), stage.file("background"));
+    let script = format!(
+        "(setsid sh -c 'echo $$ > {daemon}; sleep 1000' &); (echo $$; exec sleep 1000) & echo $! > {background}; \
+         while ! test -s {daemon}; do sleep 0.01; done; exit 0"
+    );
+    let end = stage.session.run(attempt(0, 1), &["sh", "-c", &script]).await;
+    assert_eq!(state(&end), AttemptState::Succeeded);
+    for file in [daemon, background] {
+        assert!(!is_alive(pid_in(file.as_ref()).await), "{file} lives");
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_obeys_term_ends_within_its_grace() {
+    let mut stage = Stage::new().await;
+    let id = attempt(0, 1);
+    let ready = stage.file("ready");
+    let script = format!("trap 'echo bye; exit 7' TERM; echo $$ > {ready}; while :; do sleep 0.05; done");
+    stage.session.start(stage.session.shell(id, &["sh", "-c", &script])).await;
+    pid_in(ready.as_ref()).await;
+    stage.session.kill(id, Duration::from_secs(30)).await;
+    let end = stage.session.end_of(id).await;
+    assert_eq!((state(&end), end.exit_code), (AttemptState::Killed, Some(7)));
+    assert!(stage.leader.whole_output(id).await.ends_with(b"bye\n"));
+}
+
+#[tokio::test]
+async fn output_is_shipped_while_an_attempt_runs_and_removed_afterwards() {
+    let mut stage = Stage::new().await;
+    let id = attempt(0, 1);
+    let go = stage.file("go");
+    let script = format!("echo first; while ! test -e {go}; do sleep 0.02; done; echo second >&2");
+    stage.session.start(stage.session.shell(id, &["sh", "-c", &script])).await;
+    let leader = &stage.leader;
+    eventually("the first line", || leader.output(id).filter(|shipped| shipped.bytes == b"first\n")).await;
+    fs::write(&go, "").unwrap();
+    let end = stage.session.end_of(id).await;
+    assert_eq!(end.log_bytes, 13);
+    assert_eq!(stage.leader.whole_output(id).await, b"first\nsecond\n");
+    let output = stage.folder.path().join("data/output");
+    eventually("an empty output folder", || (fs::read_dir(&output).unwrap().count() == 0).then_some(()))
+        .await;
+}
+
+#[tokio::test]
+async fn a_gigabyte_of_output_neither_blocks_nor_fills_memory() {
+    let mut stage = Stage::new().await;
+    let id = attempt(0, 1);
+    let end = stage.session.run(id, &["head", "-c", "1073741824", "/dev/zero"]).await;
+    assert_eq!((state(&end), end.reason.as_str()), (AttemptState::Succeeded, ""));
+    assert!(end.log_bytes > 256 << 20 && end.log_bytes < 257 << 20, "{}", end.log_bytes);
+    let status = fs::read_to_string(format!("/proc/{}/status", stage.executor.pid())).unwrap();
+    let peak =
+        status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")).unwrap();
+    assert!(peak.parse::<u64>().unwrap() < 128 << 10, "{peak} KiB");
+    // Control messages do not wait behind the output.
+    assert_eq!(state(&stage.session.run(attempt(1, 1), &["true"]).await), AttemptState::Succeeded);
+}
+
+#[tokio::test]
+async fn many_attempts_end_once_each() {
+    let mut stage = Stage::with("slots = 16").await;
+    for round in 0..16 {
+        let ids: Vec<_> = (0..16).map(|index| attempt(round * 16 + index, 1)).collect();
+        let starts = ids.iter().map(|id| stage.session.shell(*id, &["true"])).collect();
+        stage.session.send(v1::leader_message::Body::Starts(v1::Starts { starts })).await;
+        for id in &ids {
+            assert_eq!(state(&stage.session.end_of(*id).await), AttemptState::Succeeded);
+        }
+        assert!(ids.iter().all(|id| stage.session.ends(*id) == 1));
+    }
+}
+
+#[tokio::test]
+async fn attempts_go_on_without_a_session_and_their_end_waits_for_the_next() {
+    let mut stage = Stage::new().await;
+    let id = attempt(0, 1);
+    let go = stage.file("go");
+    let script = format!("while ! test -e {go}; do sleep 0.02; done");
+    stage.session.start(stage.session.shell(id, &["sh", "-c", &script])).await;
+    let pid = stage.session.pid_of(id).await;
+    drop(stage.session);
+    let lost = stage.leader.greeted().await;
+    assert_eq!(lost.hello.held[0].state(), v1::AttemptState::Running);
+    fs::write(&go, "").unwrap();
+    eventually("the end of the process", || (!is_alive(pid)).then_some(())).await;
+    drop(lost);
+    // The end is durable before it is told, which may take another greeting.
+    loop {
+        let session = stage.leader.greeted().await;
+        if session.hello.held[0].state() == v1::AttemptState::Succeeded {
+            assert_eq!(session.hello.held[0].end.as_ref().unwrap().exit_code, Some(0));
+            session.welcome(&[(id, Kind::Discard)]).await;
+            break;
+        }
+    }
+    assert!(stage.leader.greeted().await.hello.held.is_empty());
+}
+
+#[tokio::test]
+async fn orphans_end_themselves_when_heartbeats_are_not_answered() {
+    let mut stage = Stage::new().await;
+    let id = attempt(0, 1);
+    let orphan = v1::Start { orphan_timeout_ms: 3_000, ..stage.session.shell(id, &["sleep", "1000"]) };
+    stage.session.start(orphan).await;
+    let pid = stage.session.pid_of(id).await;
+    stage.session.answers_heartbeats = false;
+    while stage.session.receive().await {}
+    // No leader welcomes it any more.
+    eventually("the end of the orphan", || (!is_alive(pid)).then_some(())).await;
+    drop(stage.session);
+    loop {
+        let session = stage.leader.greeted().await;
+        if let Some(end) = &session.hello.held[0].end {
+            assert_eq!(
+                (state(end), end.reason.as_str()),
+                (AttemptState::Lost, "no contact to a leader for 3s")
+            );
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn after_a_crash_orphans_are_ended_and_reported_as_lost() {
+    let mut stage = Stage::new().await;
+    let (id, done) = (attempt(0, 1), attempt(1, 1));
+    let daemon = stage.file("daemon");
+    let script = format!("echo before; (setsid sh -c 'echo $$ > {daemon}; sleep 1000' &); sleep 1000");
+    stage.session.start(stage.session.shell(id, &["sh", "-c", &script])).await;
+    let main = stage.session.pid_of(id).await;
+    let daemon = pid_in(daemon.as_ref()).await;
+    stage.session.start(stage.session.shell(done, &["sh", "-c", "exit 4"])).await;
+    // Told and never acknowledged.
+    while stage.session.ends(done) == 0 {
+        assert!(stage.session.receive().await);
+    }
+    let spool = stage.session.hello.spool_id.clone();
+    stage.executor.crash();
+    assert!(is_alive(main) && is_alive(daemon));
+    drop(stage.session);
+    let _executor = Executor::start(stage.folder.path(), stage.leader.address, "");
+    let mut session = stage.leader.greeted().await;
+    assert!(!is_alive(main) && !is_alive(daemon));
+    assert_eq!((session.hello.spool_id.clone(), session.hello.is_clean), (spool, false));
+    let held = &session.hello.held;
+    assert_eq!(held.len(), 2);
+    let ended = held.iter().find_map(|held| held.end.as_ref().filter(|end| end.exit_code == Some(4)));
+    assert_eq!(state(ended.unwrap()), AttemptState::Failed);
+    session.welcome(&[(done, Kind::Discard), (id, Kind::Adopt)]).await;
+    let end = session.end_of(id).await;
+    assert_eq!(state(&end), AttemptState::Lost);
+    assert!(end.reason.contains("restarted"), "{}", end.reason);
+    assert!(stage.leader.whole_output(id).await.starts_with(b"before\n"));
+    // The same attempt is not started again.
+    session.start(session.shell(id, &["true"])).await;
+    assert_eq!(state(&session.end_of(id).await), AttemptState::Lost);
+}
+
+#[tokio::test]
+async fn a_lost_spool_attests_a_clean_slate_only_after_its_processes_are_gone() {
+    let mut stage = Stage::new().await;
+    assert!(stage.session.hello.is_clean);
+    let id = attempt(0, 1);
+    stage.session.start(stage.session.shell(id, &["sleep", "1000"])).await;
+    let pid = stage.session.pid_of(id).await;
+    let spool = stage.session.hello.spool_id.clone();
+    stage.executor.crash();
+    fs::remove_dir_all(stage.folder.path().join("data/spool")).unwrap();
+    drop(stage.session);
+    let _executor = Executor::start(stage.folder.path(), stage.leader.address, "");
+    let session = stage.leader.greeted().await;
+    assert!(session.hello.is_clean && session.hello.held.is_empty() && session.hello.spool_id != spool);
+    assert!(!is_alive(pid));
+}
+
+#[tokio::test]
+async fn a_deposed_leader_is_hung_up_on() {
+    let mut stage = Stage::new().await;
+    stage.session.term = 5;
+    assert_eq!(state(&stage.session.run(attempt(0, 1), &["true"]).await), AttemptState::Succeeded);
+    stage.session.term = 4;
+    stage.session.start(stage.session.shell(attempt(1, 1), &["true"])).await;
+    while stage.session.receive().await {}
+    let session = stage.leader.greeted().await;
+    assert_eq!(session.hello.term_seen, 5);
+    assert!(session.hello.held.is_empty(), "the deposed leader's attempt was taken");
+}
+
+#[tokio::test]
+async fn stopping_ends_attempts_reports_them_and_exits_in_order() {
+    let mut stage = Stage::new().await;
+    let id = attempt(0, 1);
+    stage.session.start(stage.session.shell(id, &["sleep", "1000"])).await;
+    let pid = stage.session.pid_of(id).await;
+    stage.executor.terminate();
+    let end = stage.session.end_of(id).await;
+    assert_eq!((state(&end), end.reason.as_str()), (AttemptState::Lost, "the executor was stopped"));
+    assert!(!is_alive(pid));
+    assert!(stage.executor.exit().await.success());
+}
+
+#[tokio::test]
+async fn a_second_executor_in_the_same_folder_says_so_and_ends() {
+    let stage = Stage::new().await;
+    let second = Executor::start(stage.folder.path(), stage.leader.address, "");
+    assert!(!second.exit().await.success());
+    let log = fs::read_to_string(stage.folder.path().join("executor.log")).unwrap();
+    assert!(log.contains("in use by another executor"), "{log}");
+}
