@@ -12,6 +12,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let descriptors = protox::compile(FILES, ["."])?;
     // Server reflection serves the same descriptors.
+    #[expect(clippy::disallowed_methods, reason = "cargo tells build scripts so")]
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure().bytes(".millrace.scheduler.v1.Start.with").compile_fds(descriptors)?;

@@ -28,7 +28,7 @@ use crate::{
 /// Events of processes that are taken in at once.
 const EVENTS_AT_ONCE_MAX: usize = 256;
 /// Bytes of the shortest journal that is written anew, and by how much it must have grown since the last time.
-const REWRITE_BYTES_MIN: u64 = 8 << 20;
+const REWRITE_BYTES_MIN: u64 = 2 << 20;
 const REWRITE_GROWTH: u64 = 4;
 /// Open files of the program itself, and for each living attempt: its log, its exit, its standard streams while it starts.
 const FILES_BASE: u64 = 256;
@@ -50,7 +50,10 @@ pub async fn run(config: ExecutorConfig, shutdown: CancellationToken) -> anyhow:
     let mut tasks = JoinSet::new();
     let stop = CancellationToken::new();
     tasks.spawn(shipper.run(stop.clone()));
-    let result = app.run(inbox, shutdown).await;
+    let result = tokio::select! {
+        result = app.run(inbox, shutdown) => result,
+        _ = tasks.join_next() => Err(anyhow::anyhow!("the task that ships output has ended")),
+    };
     stop.cancel();
     while let Some(ended) = tasks.join_next().await {
         ended.context("the task that ships output failed")?;

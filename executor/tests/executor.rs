@@ -198,6 +198,43 @@ async fn output_is_shipped_while_an_attempt_runs_and_removed_afterwards() {
 }
 
 #[tokio::test]
+async fn shipping_goes_on_where_it_stopped_when_the_session_breaks() {
+    let mut stage = Stage::new().await;
+    let id = attempt(0, 1);
+    let go = stage.file("go");
+    let script = format!("seq 1 20000; while ! test -e {go}; do sleep 0.02; done; seq 20001 40000");
+    stage.session.start(stage.session.shell(id, &["sh", "-c", &script])).await;
+    let leader = &stage.leader;
+    eventually("some output", || leader.output(id).filter(|shipped| shipped.bytes.len() > 10_000)).await;
+    drop(stage.session);
+    fs::write(&go, "").unwrap();
+    let mut session = stage.leader.session().await;
+    let end = match session.hello.held[0].end.clone() {
+        Some(end) => end,
+        None => session.end_of(id).await,
+    };
+    let expected: String = (1..=40_000).map(|number| format!("{number}\n")).collect();
+    assert_eq!((state(&end), end.log_bytes), (AttemptState::Succeeded, expected.len() as u64));
+    assert!(stage.leader.whole_output(id).await == expected.as_bytes());
+}
+
+#[tokio::test]
+async fn a_declared_kind_gets_its_parameters_on_standard_input_only() {
+    let mut stage =
+        Stage::with("[kinds.greet]\nargv = ['sh', '-c', 'cat; tr \"\\0\" \" \" < /proc/$$/cmdline']").await;
+    assert!(stage.session.hello.kinds.iter().any(|kind| kind == "greet"));
+    let id = attempt(0, 1);
+    stage.session.start(stage.session.task(id, "greet", &json!({ "name": "marker-4711" }))).await;
+    assert_eq!(state(&stage.session.end_of(id).await), AttemptState::Succeeded);
+    let output = String::from_utf8(stage.leader.whole_output(id).await).unwrap();
+    assert_eq!(output.matches("marker-4711").count(), 1, "{output}");
+    let end = stage.session.start(stage.session.task(attempt(1, 1), "unheard-of", &json!({})));
+    end.await;
+    let end = stage.session.end_of(attempt(1, 1)).await;
+    assert!(end.permanent && end.reason.contains("greet"), "{}", end.reason);
+}
+
+#[tokio::test]
 async fn a_gigabyte_of_output_neither_blocks_nor_fills_memory() {
     let mut stage = Stage::new().await;
     let id = attempt(0, 1);

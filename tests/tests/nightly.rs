@@ -2,7 +2,6 @@
 //!
 //! Once on embedded databases, once on a real MariaDB and a real FTP server; and with the program killed at any moment.
 //! What arrived is compared row by row with what was put in.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod nightly_input;
 
@@ -59,13 +58,13 @@ fn everything_arrives_on_real_servers() {
     let ended = millrace.ended(&run).unwrap();
     let log = millrace.ctl(&["logs", &run, "aoi"]).unwrap_or_default();
     assert_eq!(ended["run"]["state"], "success", "{ended:#}\n{log}");
-    plant.compare().unwrap();
+    plant.compare().unwrap_or_else(|problem| panic!("{problem}\n{ended:#}\n{log}"));
     plant.compare_restored_backup().unwrap();
     plant.assert_password_is_nowhere(&millrace).unwrap();
     // The same night again changes nothing.
     let again = millrace.run(&plant.run_arguments()).unwrap();
     assert_eq!(millrace.ended(&again).unwrap()["run"]["state"], "success");
-    plant.compare().unwrap();
+    plant.compare().unwrap_or_else(|problem| panic!("{problem}\n{ended:#}\n{log}"));
 }
 
 #[test]

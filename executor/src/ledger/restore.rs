@@ -40,6 +40,8 @@ impl Ledger {
     fn replay(&mut self, record: Record) {
         match record {
             Record::TermSeen(term) => self.term = self.term.max(term),
+            // A journal that was written anew may already tell the end of what follows in it.
+            Record::Intended { attempt, .. } if self.released_set.contains(&attempt) => {}
             Record::Intended { attempt, .. } => {
                 self.attempts.entry(attempt).or_insert_with(Entry::starting);
             }

@@ -125,23 +125,23 @@ impl Writer {
     fn serve(&mut self, first: Work) -> Result<Written, WriteError> {
         let mut batches = Vec::new();
         let mut work = Some(first);
-        let mut is_disk_full = false;
         while let Some(given) = work {
             match given {
                 Work::Batch(batch) => batches.push(batch),
                 Work::Rewrite(records) => {
-                    // What came before the snapshot is in it, but its actions wait for their own write all the same.
-                    is_disk_full |= self.append(&batches)?;
-                    self.rewrite(&records)?;
-                    break;
+                    // What came before the snapshot is in it; should the new journal fail, it must be in the old one.
+                    let is_disk_full = self.append(&batches)? | self.rewrite(&records)?;
+                    return Ok(self.written(batches, is_disk_full));
                 }
             }
             work = if batches.len() < BATCHES_IN_FLIGHT_MAX { self.queue.try_recv().ok() } else { None };
         }
-        if !batches.is_empty() {
-            is_disk_full |= self.append(&batches)?;
-        }
-        Ok(Written { batches, journal_bytes: self.journal.bytes, is_disk_full })
+        let is_disk_full = self.append(&batches)?;
+        Ok(self.written(batches, is_disk_full))
+    }
+
+    fn written(&self, batches: Vec<Batch>, is_disk_full: bool) -> Written {
+        Written { batches, journal_bytes: self.journal.bytes, is_disk_full }
     }
 
     /// Writes the records of all batches and syncs if any of them must be durable. Tells whether the disk was full.
@@ -178,7 +178,8 @@ impl Writer {
         Ok(true)
     }
 
-    fn rewrite(&mut self, records: &[Record]) -> Result<(), WriteError> {
+    /// Begins a new journal. Tells whether the disk was too full for it; then the old one, which is whole, goes on.
+    fn rewrite(&mut self, records: &[Record]) -> Result<bool, WriteError> {
         self.buffer.clear();
         for record in records {
             frame::append(&mut self.buffer, record)?;
@@ -189,10 +190,9 @@ impl Writer {
                 self.journal.file = file;
                 self.journal.bytes = (frame::MAGIC.len() + self.buffer.len()) as u64;
                 let _ = ensure_reserve(&self.journal.folder);
-                Ok(())
+                Ok(false)
             }
-            // The old journal is whole and goes on.
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => Ok(true),
             Err(error) => Err(WriteError::Io(error)),
         }
     }

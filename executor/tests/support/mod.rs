@@ -385,4 +385,3 @@ pub(crate) fn is_alive(pid: u32) -> bool {
 pub(crate) async fn pid_in(path: &Path) -> u32 {
     eventually("a file with a process number", || fs::read_to_string(path).ok()?.trim().parse().ok()).await
 }
-impl Session { pub(crate) async fn raw(&mut self) -> v1::ExecutorMessage { self.messages.message().await.unwrap().unwrap() } }

@@ -68,7 +68,7 @@ impl Conversion {
             Column::Long(value) => return Ok(value.clone()),
             _ if column.is_null() => return Ok(None),
             Column::Double(Some(text)) | Column::String(Some(text)) => number::integer_part(text),
-            Column::Date(Some(moment)) => moment.epoch_millis(self.zone).map(|millis| millis.to_string()),
+            Column::Date(Some(moment)) => moment.unix_millis(self.zone).map(|millis| millis.to_string()),
             Column::Bool(Some(value)) => Some(u8::from(*value).to_string()),
             _ => None,
         };
@@ -106,7 +106,7 @@ impl Conversion {
             Column::Date(value) => return Ok(*value),
             _ if column.is_null() => return Ok(None),
             Column::Long(Some(digits)) => {
-                digits.parse().ok().and_then(|millis| Moment::from_epoch_millis(millis, self.zone))
+                digits.parse().ok().and_then(|millis| Moment::from_unix_millis(millis, self.zone))
             }
             Column::String(Some(text)) => self.read_date(text),
             _ => None,
@@ -205,7 +205,7 @@ mod tests {
             Column::Long(Some("1709181296789".into())),
             Column::Double(Some("1.50".into())),
             string("2024-02-29 12:34:56"),
-            Column::Date(Moment::from_epoch_millis(1_709_181_296_789, Conversion::default().zone)),
+            Column::Date(Moment::from_unix_millis(1_709_181_296_789, Conversion::default().zone)),
             Column::Bool(Some(true)),
             Column::Bytes(Some(b"abc".to_vec())),
         ]

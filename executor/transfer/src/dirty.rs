@@ -43,7 +43,7 @@ fn column_json(column: &Column, zone: Zone) -> Value {
     let raw = match column {
         Column::Long(value) | Column::Double(value) | Column::String(value) => value.clone(),
         Column::Date(value) => {
-            value.and_then(|moment| moment.epoch_millis(zone)).map(|millis| millis.to_string())
+            value.and_then(|moment| moment.unix_millis(zone)).map(|millis| millis.to_string())
         }
         Column::Bool(value) => value.map(|value| value.to_string()),
         Column::Bytes(value) => value.as_deref().map(hex),
@@ -73,7 +73,7 @@ mod tests {
                 Column::Long(Some("27".into())),
                 Column::String(Some("a,b\"c".into())),
                 Column::Double(None),
-                Column::Date(crate::moment::Moment::from_epoch_millis(1_709_136_000_000, zone)),
+                Column::Date(crate::moment::Moment::from_unix_millis(1_709_136_000_000, zone)),
                 Column::Bool(Some(false)),
             ],
             message: "Data too long".into(),

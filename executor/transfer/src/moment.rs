@@ -19,13 +19,13 @@ pub(crate) enum Moment {
 }
 
 impl Moment {
-    pub(crate) fn from_epoch_millis(millis: i64, zone: Zone) -> Option<Self> {
+    pub(crate) fn from_unix_millis(millis: i64, zone: Zone) -> Option<Self> {
         let instant = DateTime::from_timestamp_millis(millis)?;
         Some(Self::DateTime(zone.local(instant.naive_utc())))
     }
 
     /// Milliseconds since 1970 in UTC, for the wall clock of `zone`.
-    pub(crate) fn epoch_millis(self, zone: Zone) -> Option<i64> {
+    pub(crate) fn unix_millis(self, zone: Zone) -> Option<i64> {
         Some(zone.utc(self.date_time()?).and_utc().timestamp_millis())
     }
 
@@ -197,17 +197,17 @@ mod tests {
     #[test]
     fn milliseconds_are_those_of_the_recorded_logs() {
         let zone = Zone::parse(Zone::DEFAULT).unwrap();
-        assert_eq!(at("2024-02-29 12:34:56.789").epoch_millis(zone), Some(1_709_181_296_789));
-        assert_eq!(Moment::Date("2024-02-29".parse().unwrap()).epoch_millis(zone), Some(1_709_136_000_000));
-        assert_eq!(Moment::Time(parse_time("12:34:56").unwrap()).epoch_millis(zone), Some(16_496_000));
-        assert_eq!(Moment::from_epoch_millis(1_709_181_296_789, zone), Some(at("2024-02-29 12:34:56.789")));
+        assert_eq!(at("2024-02-29 12:34:56.789").unix_millis(zone), Some(1_709_181_296_789));
+        assert_eq!(Moment::Date("2024-02-29".parse().unwrap()).unix_millis(zone), Some(1_709_136_000_000));
+        assert_eq!(Moment::Time(parse_time("12:34:56").unwrap()).unix_millis(zone), Some(16_496_000));
+        assert_eq!(Moment::from_unix_millis(1_709_181_296_789, zone), Some(at("2024-02-29 12:34:56.789")));
     }
 
     #[test]
     fn zones_are_read_in_every_usual_spelling() {
         for text in ["GMT+8", "GMT+08:00", "+08:00", "UTC+8", "+0800", "Asia/Shanghai"] {
             let zone = Zone::parse(text).unwrap();
-            assert_eq!(at("1999-12-31 08:00:00").epoch_millis(zone), Some(946_598_400_000), "{text}");
+            assert_eq!(at("1999-12-31 08:00:00").unix_millis(zone), Some(946_598_400_000), "{text}");
         }
         assert!(
             Zone::parse("UTC").is_some() && Zone::parse("Mars/Base").is_none() && Zone::parse("").is_none()
@@ -218,10 +218,10 @@ mod tests {
     fn skipped_and_doubled_hours_have_an_instant() {
         let zone = Zone::parse("Europe/Berlin").unwrap();
         assert_eq!(
-            at("2024-03-31 02:30:00").epoch_millis(zone),
-            at("2024-03-31 03:30:00").epoch_millis(zone)
+            at("2024-03-31 02:30:00").unix_millis(zone),
+            at("2024-03-31 03:30:00").unix_millis(zone)
         );
-        assert_eq!(at("2024-10-27 02:30:00").epoch_millis(zone), Some(1_729_989_000_000));
+        assert_eq!(at("2024-10-27 02:30:00").unix_millis(zone), Some(1_729_989_000_000));
     }
 
     #[test]

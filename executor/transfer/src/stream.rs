@@ -156,7 +156,7 @@ fn random(
     let bound = |text: &str| match kind {
         Kind::Date => {
             let moment = format.unwrap_or(&conversion.date_time).read(text)?;
-            moment.epoch_millis(conversion.zone)
+            moment.unix_millis(conversion.zone)
         }
         _ => text.parse().ok(),
     };
@@ -189,7 +189,7 @@ impl Cell {
                 let whole = chance.between(low, (high - 1).max(low));
                 Column::Double(Some(format!("{whole}.{hundredths:02}")))
             }
-            Kind::Date => Column::Date(Moment::from_epoch_millis(chance.between(low, high), conversion.zone)),
+            Kind::Date => Column::Date(Moment::from_unix_millis(chance.between(low, high), conversion.zone)),
             // The two numbers are the weights of false and true.
             Kind::Bool => Column::Bool(Some(chance.between(1, (low + high).max(1)) > low)),
             Kind::String => {

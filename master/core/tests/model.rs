@@ -52,8 +52,8 @@ struct Planned {
 struct Plan {
     tasks: Vec<Planned>,
     slots: u32,
-    /// What happens next, where several things may.
-    choices: Vec<u16>,
+    /// Decides what happens next, where several things may.
+    seed: u64,
 }
 
 fn outcome() -> impl Strategy<Value = Outcome> {
@@ -84,9 +84,9 @@ prop_compose! {
     fn plan()(
         tasks in prop::collection::vec(planned(), 1..=TASKS_MAX),
         slots in 1..5_u32,
-        choices in prop::collection::vec(any::<u16>(), 1..40),
+        seed in any::<u64>(),
     ) -> Plan {
-        Plan { tasks, slots, choices }
+        Plan { tasks, slots, seed }
     }
 }
 
@@ -181,7 +181,7 @@ struct World<'p> {
     to_say: Vec<(AttemptId, Report)>,
     held: BTreeMap<AttemptId, Report>,
     changes: Vec<Change>,
-    choice: usize,
+    random: u64,
 }
 
 type Steps = Vec<(Vec<Change>, Vec<Effect>)>;
@@ -197,7 +197,7 @@ impl<'p> World<'p> {
         let run = RunId::new(harness.now.wall, 0);
         let session = SessionId(0);
         let (to_say, held, changes) = (Vec::new(), BTreeMap::new(), Vec::new());
-        let mut world = Self { plan, harness, run, session, to_say, held, changes, choice: 0 };
+        let mut world = Self { plan, harness, run, session, to_say, held, changes, random: plan.seed };
         let workflow = Arc::new(definition::parse(source).unwrap());
         world.ask(Request::ApplyWorkflow { workflow, source: source.into() });
         world.connect();
@@ -211,9 +211,12 @@ impl<'p> World<'p> {
         world
     }
 
+    /// Any of `among` things, by the mixing function of SplitMix64.
     fn choose(&mut self, among: usize) -> usize {
-        self.choice += 1;
-        usize::from(self.plan.choices[self.choice % self.plan.choices.len()]) % among
+        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.random ^ (self.random >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        usize::try_from((mixed ^ (mixed >> 31)) % among as u64).unwrap()
     }
 
     fn ask(&mut self, request: Request) {
@@ -412,7 +415,7 @@ fn facts_of_an_end(width: usize) -> usize {
             .unwrap();
         }
     }
-    let plan = Plan { tasks: Vec::new(), slots: 1, choices: vec![0] };
+    let plan = Plan { tasks: Vec::new(), slots: 1, seed: 0 };
     let mut world = World::of(&plan, &text);
     let attempt = InstanceId { run: world.run, index: 0 }.attempt(1);
     let report = Report::Ended(end(Outcome::Succeeds, &world.harness));

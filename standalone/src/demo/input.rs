@@ -7,7 +7,7 @@ use millrace_common::time::Timestamp;
 use millrace_examples::{aoi, source};
 
 /// The job file of the workflow's transfer, as it stands in the repository.
-const JOB: &str = include_str!("../../../examples/nightly/jobs/mes_wpc_wo.json");
+const TRANSFER: &str = include_str!("../../../examples/nightly/jobs/mes_wpc_wo.json");
 /// The day that the run is about; the archives are made for it.
 const DAY: &str = "2018-07-25T00:00:00Z";
 /// Work orders of the MES.
@@ -60,9 +60,9 @@ pub(crate) fn logical_date() -> i64 {
 
 /// Writes all input below `root`; what is there already is left as it is.
 pub(crate) async fn write(root: &Path) -> anyhow::Result<()> {
-    let jobs = root.join("jobs");
-    std::fs::create_dir_all(&jobs)?;
-    std::fs::write(jobs.join("mes_wpc_wo.json"), JOB)?;
+    let folder = root.join("jobs");
+    std::fs::create_dir_all(&folder)?;
+    std::fs::write(folder.join("mes_wpc_wo.json"), TRANSFER)?;
     let mes = root.join("mes.db");
     if mes.exists() {
         return Ok(());

@@ -103,7 +103,7 @@ impl Plant {
     pub(crate) fn workflow(&self) -> String {
         let (head, rest) = WORKFLOW.split_once("      sources:\n").unwrap_or((WORKFLOW, ""));
         let rest: Vec<&str> = rest.lines().skip_while(|line| line.trim_start().starts_with("- {")).collect();
-        format!("{head}      sources: [pva, psa]\n{}\n", rest.join("\n"))
+        format!("{head}      sources: [pva, {{ name: psa, encoding: gbk }}]\n{}\n", rest.join("\n"))
     }
 
     pub(crate) fn run_arguments(&self) -> [&str; 5] {

@@ -27,7 +27,15 @@ const MAY_SEE: &[(&str, &[&str])] = &[
     ("millrace-masterctl", &["millrace-common", "millrace-runtime", "millrace-proto"]),
     (
         "millrace-standalone",
-        &["millrace-common", "millrace-runtime", "millrace-proto", "millrace-master", "millrace-executor"],
+        // The demo makes its own input.
+        &[
+            "millrace-common",
+            "millrace-runtime",
+            "millrace-proto",
+            "millrace-master",
+            "millrace-executor",
+            "millrace-examples",
+        ],
     ),
     ("millrace-examples", &[]),
     ("xtask", &[]),

@@ -18,6 +18,7 @@ const SPEAK_SQL: &[(&str, &str)] = &[
 /// Who may take the effects out of a batch, and why.
 const MAY_RELEASE: &[(&str, &str)] = &[
     ("master/store/src/commit", "does so after the commit"),
+    ("executor/src/app", "does the actions of the ledger, whose records the spool has written"),
     ("master/core/src/testing", "stands in for a store in tests of other crates"),
 ];
 

@@ -199,7 +199,7 @@ fn bind(column: &Column, target: TargetKind, conversion: &Conversion) -> Result<
 fn date(moment: Moment, target: TargetKind, conversion: &Conversion) -> Bound {
     let shown = match target {
         TargetKind::Integer => {
-            return moment.epoch_millis(conversion.zone).map_or(Bound::Null, Bound::Int);
+            return moment.unix_millis(conversion.zone).map_or(Bound::Null, Bound::Int);
         }
         TargetKind::Date => moment.date().map(Moment::Date),
         TargetKind::DateTime => moment.date_time().map(Moment::DateTime),

@@ -75,7 +75,7 @@ struct FileWriter {
 
 enum Compressed {
     Plain(BufWriter<File>),
-    Gzip(GzEncoder<BufWriter<File>>),
+    Gzip(Box<GzEncoder<BufWriter<File>>>),
 }
 
 /// A writer that is away on another thread while it writes. It does not come back from an error,
@@ -169,7 +169,7 @@ impl FileWriter {
         let file = created.map_err(|source| failed(&path, "created", source))?;
         let file = BufWriter::with_capacity(FILE_CHUNK_BYTES, file);
         let file = if spec.gzip {
-            Compressed::Gzip(GzEncoder::new(file, Compression::default()))
+            Compressed::Gzip(Box::new(GzEncoder::new(file, Compression::default())))
         } else {
             Compressed::Plain(file)
         };
