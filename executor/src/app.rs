@@ -7,7 +7,7 @@ use std::{fs, path::Path, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use millrace_common::{
-    id::KindName,
+    id::{KindName, SpoolId},
     secret::Secret,
     time::{Clock as _, Uptime},
 };
@@ -93,7 +93,7 @@ struct Inbox {
 }
 
 impl App {
-    fn build(config: ExecutorConfig, token: &Secret) -> anyhow::Result<(Self, Inbox, Shipper)> {
+    fn build(mut config: ExecutorConfig, token: &Secret) -> anyhow::Result<(Self, Inbox, Shipper)> {
         raise_file_limit(config.slots);
         let lock = spool::lock(&config.data_dir)?;
         let data_dir = fs::canonicalize(&config.data_dir).context("the data folder has no absolute path")?;
@@ -103,47 +103,29 @@ impl App {
             answer_timeout: config.answer_timeout,
             stop_grace: config.stop_grace,
         };
-        let (spool_id, is_new) = (opened.id, opened.is_new);
-        let ledger = Ledger::restore(spool_id, limits, opened.records);
-        let rewritten_bytes = REWRITE_BYTES_MIN;
-        let (spool, written) =
-            Spool::start(opened.journal).context("the spool's thread cannot be started")?;
+        let ledger = Ledger::restore(opened.id, limits, opened.records);
         let mut registry = Registry::builtin();
-        registry.declare(config.kinds).context("the declared kinds cannot be used")?;
+        registry.declare(std::mem::take(&mut config.kinds)).context("the declared kinds cannot be used")?;
         let kinds = registry.names().map(KindName::to_string).collect();
-        let site = Site {
-            program: PathBuf::from("/proc/self/exe"),
-            connections: Arc::new(config.connections),
-            state_dir: data_dir.join("state"),
-            datax: config.datax,
-            backup: config.backup,
-        };
-        let secrets = passwords(&site);
-        let settings = Settings { data_dir: &data_dir, slots: config.slots, registry, site };
-        let (supervisor, events) = Supervisor::start(settings).context("processes cannot be run")?;
-        let introduction = Introduction {
-            executor: config.name.to_string(),
-            slots: config.slots,
-            labels: config.labels,
-            kinds,
-            spool: spool_id,
-            boot: boot_id(),
-            // Only once nothing of an earlier life is left.
-            is_clean: is_new,
-        };
+        let introduction = introduction(&config, kinds, opened.id, opened.is_new);
         let session = Session::new(&config.masters, token, config.answer_timeout, introduction)?;
         let output = Arc::new(Output::default());
+        let site = site(&config, &data_dir);
         let shipper = Shipper::new(ShipperSettings {
             output: Arc::clone(&output),
             folder: data_dir.join("output"),
-            secrets,
+            secrets: passwords(&site),
             leader: session.leader(),
         });
+        let (spool, written) =
+            Spool::start(opened.journal).context("the spool's thread cannot be started")?;
+        let settings = Settings { data_dir: &data_dir, slots: config.slots, registry, site };
+        let (supervisor, events) = Supervisor::start(settings).context("processes cannot be run")?;
         let app = Self {
             ledger,
             spool,
             batches_in_flight: 0,
-            rewritten_bytes,
+            rewritten_bytes: REWRITE_BYTES_MIN,
             supervisor,
             output,
             session,
@@ -285,9 +267,7 @@ impl App {
                 Action::Kill { attempt, grace } => {
                     self.supervisor.command(Command::Kill { attempt, grace })?;
                 }
-                Action::Purge(remains) => {
-                    self.supervisor.command(Command::Purge { data_dir: self.data_dir.clone(), remains })?;
-                }
+                Action::Purge(remains) => self.supervisor.command(Command::Purge(remains))?,
                 Action::Report(attempt, report) => self.session.report(attempt, report),
                 Action::Greet { term_seen, held } => self.session.greet(term_seen, held),
                 Action::Heartbeat { number, held } => self.session.heartbeat(number, held),
@@ -323,6 +303,30 @@ impl App {
             // A folder that cannot be looked at shows itself at the next write.
             Err(_) => false,
         }
+    }
+}
+
+/// Returns what this executor says of itself. A new spool attests a clean slate once nothing of an earlier life is left.
+fn introduction(config: &ExecutorConfig, kinds: Vec<String>, spool: SpoolId, is_new: bool) -> Introduction {
+    Introduction {
+        executor: config.name.to_string(),
+        slots: config.slots,
+        labels: config.labels.clone(),
+        kinds,
+        spool,
+        boot: boot_id(),
+        is_clean: is_new,
+    }
+}
+
+/// Returns what this machine offers to kinds.
+fn site(config: &ExecutorConfig, data_dir: &Path) -> Site {
+    Site {
+        program: PathBuf::from("/proc/self/exe"),
+        connections: Arc::new(config.connections.clone()),
+        state_dir: data_dir.join("state"),
+        datax: config.datax.clone(),
+        backup: config.backup.clone(),
     }
 }
 

@@ -6,6 +6,7 @@
 //!
 //! The program's main thread must start no processes: its children are taken for adopted ones.
 
+mod ending;
 mod launcher;
 mod outcome;
 mod processes;
@@ -16,7 +17,7 @@ mod workspace;
 
 use std::{
     io,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -60,13 +61,8 @@ pub enum Command {
         /// Time between TERM and KILL.
         grace: Duration,
     },
-    /// End whatever an earlier life of this executor left alive.
-    Purge {
-        /// The folder that marks its processes.
-        data_dir: PathBuf,
-        /// What the spool knows of them.
-        remains: Vec<Remains>,
-    },
+    /// End whatever an earlier life of this executor left alive; the spool knows of some of it.
+    Purge(Vec<Remains>),
 }
 
 /// What the supervisor tells.
@@ -155,6 +151,7 @@ impl Supervisor {
             registrations: registered,
             events,
             workspaces,
+            data_dir: settings.data_dir.to_owned(),
             spawning: Arc::clone(&spawning),
         };
         let watch = move || runtime.block_on(Processes::new(wiring).run());

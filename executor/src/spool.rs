@@ -2,7 +2,7 @@
 //!
 //! Owns the folder `spool/` of the data folder, and a lock on the data folder for as long as the program lives. A spool
 //! that was created, lost or found damaged has a new id, so that a leader notices; a torn tail, which no acknowledged write
-//! can leave, is cut. Writing is the business of one thread, [`writer`], which syncs for all that queued up meanwhile.
+//! can leave, is cut. Writing is the business of one thread, `writer`, which syncs for all that queued up meanwhile.
 //!
 //! ```text
 //! lock                 held while the program lives

@@ -198,6 +198,19 @@ async fn output_is_shipped_while_an_attempt_runs_and_removed_afterwards() {
 }
 
 #[tokio::test]
+async fn passwords_of_the_configuration_never_leave_in_output() {
+    let connection = "[connections.mes]\nengine = 'mysql'\npassword = 'pass-word-4711'";
+    let mut stage = Stage::with(connection).await;
+    let id = attempt(0, 1);
+    let script = "printf 'pass-wo'; sleep 0.5; echo rd-4711; printf pass-word-4711 | base64";
+    assert_eq!(state(&stage.session.run(id, &["sh", "-c", script]).await), AttemptState::Succeeded);
+    let output = String::from_utf8(stage.leader.whole_output(id).await).unwrap();
+    assert!(output.starts_with("**************\n"), "{output}");
+    // The edges of the encoded form depend on what surrounds it; the rest is hidden.
+    assert!(output.matches('*').count() > 28 && !output.contains("cGFzcy"), "{output}");
+}
+
+#[tokio::test]
 async fn shipping_goes_on_where_it_stopped_when_the_session_breaks() {
     let mut stage = Stage::new().await;
     let id = attempt(0, 1);

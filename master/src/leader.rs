@@ -2,17 +2,23 @@
 
 pub(crate) mod inbox;
 mod outbox;
+mod prune;
 pub(crate) mod sessions;
 
-use std::{sync::Arc, time::Duration};
+use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
+use futures_util::FutureExt as _;
 use millrace_common::time::Clock;
 use millrace_core::{Batch, Change, Scheduler};
 use millrace_runtime::chain::Chain;
 use millrace_store::{CommitError, Writer};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
-pub(crate) use self::inbox::{Handle, LeaderGone};
+pub(crate) use self::{
+    inbox::{Handle, LeaderGone},
+    prune::Pruner,
+};
 use self::{
     inbox::{Inbound, Inbox},
     outbox::Outbox,
@@ -31,6 +37,8 @@ pub(crate) enum TermEnd {
     Stopped,
     /// A commit failed or its outcome is not known.
     CommitFailed(CommitError),
+    /// The scheduler broke one of its own invariants: what it would decide next cannot be trusted.
+    Broken(String),
 }
 
 /// The parts of a term.
@@ -40,22 +48,43 @@ pub(crate) struct TermParts {
     pub(crate) inbox: Inbox,
     pub(crate) feed: Feed,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) pruner: Pruner,
 }
 
-/// Leads until told to stop or unable to commit.
+/// Leads until told to stop, unable to commit, or broken.
+///
+/// A panic ends the term like a failed commit does: nothing of the batch that it interrupted becomes visible.
 pub(crate) async fn run_term(parts: TermParts, shutdown: CancellationToken) -> TermEnd {
-    let TermParts { mut scheduler, mut writer, mut inbox, feed, clock } = parts;
+    let span = tracing::info_span!("term", term = parts.scheduler.term().0);
+    // Everything that the panic may have left half-done is dropped with it.
+    let led = AssertUnwindSafe(lead(parts, shutdown)).catch_unwind().instrument(span).await;
+    match led {
+        Ok(Ok(())) => TermEnd::Stopped,
+        Ok(Err(error)) => {
+            tracing::error!(error = %Chain(&error), "commit failed, the term ends");
+            TermEnd::CommitFailed(error)
+        }
+        Err(panic) => {
+            let problem = text_of(panic.as_ref());
+            tracing::error!(error = problem, "an invariant is broken, the term ends");
+            TermEnd::Broken(problem)
+        }
+    }
+}
+
+async fn lead(parts: TermParts, shutdown: CancellationToken) -> Result<(), CommitError> {
+    let TermParts { mut scheduler, mut writer, mut inbox, feed, clock, mut pruner } = parts;
     let mut outbox = Outbox::new(scheduler.term(), feed);
     let mut inbound = Vec::with_capacity(INPUTS_PER_WAKE_MAX);
     loop {
         let now = clock.now();
-        let sleep = scheduler.poll_timeout().map_or(SLEEP_MAX, |deadline| deadline.since(now.uptime).min(SLEEP_MAX));
+        let next = scheduler.poll_timeout().map_or_else(|| pruner.due(), |deadline| deadline.min(pruner.due()));
         // Biased: a stop comes before new work. The arms hold no logic, so that none of it depends on which one wins.
         tokio::select! {
             biased;
-            () = shutdown.cancelled() => return TermEnd::Stopped,
-            _ = inbox.take(&mut inbound, INPUTS_PER_WAKE_MAX) => {}
-            () = tokio::time::sleep(sleep) => {}
+            () = shutdown.cancelled() => return Ok(()),
+            () = inbox.take(&mut inbound, INPUTS_PER_WAKE_MAX) => {}
+            () = tokio::time::sleep(next.since(now.uptime).min(SLEEP_MAX)) => {}
         }
         let now = clock.now();
         for item in inbound.drain(..) {
@@ -65,22 +94,26 @@ pub(crate) async fn run_term(parts: TermParts, shutdown: CancellationToken) -> T
         }
         scheduler.handle_timeout(now);
         while let Some(batch) = scheduler.take_batch() {
-            if let Err(error) = commit_and_release(&mut writer, &mut outbox, batch).await {
-                tracing::error!(error = %Chain(&error), "commit failed, the term ends");
-                return TermEnd::CommitFailed(error);
-            }
-            for input in outbox.broken_sessions() {
+            commit_and_release(&mut writer, &mut outbox, batch).await?;
+            for input in outbox.take_inputs() {
                 scheduler.handle(now, input);
             }
         }
+        pruner.prune(&mut writer, now).await?;
     }
 }
 
 async fn commit_and_release(writer: &mut Writer, outbox: &mut Outbox, batch: Batch) -> Result<(), CommitError> {
     let committed = writer.commit(batch).await?;
     log_changes(&committed.changes);
-    outbox.release(committed.changes, committed.effects);
+    outbox.release(&committed.changes, committed.effects);
     Ok(())
+}
+
+/// Returns what a panic said.
+fn text_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without words".to_owned())
 }
 
 /// State changes are logged from what was committed, in this one place, so that log and database agree.
@@ -129,5 +162,14 @@ impl Inbox {
     /// Cancellation-safe: what was not returned stays queued.
     async fn take(&mut self, into: &mut Vec<Inbound>, max: usize) -> usize {
         self.queue.recv_many(into, max).await
+    }
+
+    /// Takes what is there already, up to `max` together with what was taken before.
+    fn take_ready(&mut self, into: &mut Vec<Inbound>, max: usize) {
+        while into.len() < max
+            && let Ok(item) = self.queue.try_recv()
+        {
+            into.push(item);
+        }
     }
 }

@@ -4,14 +4,17 @@
 //! sessions. Everybody else holds a cheap [`Handle`](leader::Handle) and asks. Reads go to the store and never to the
 //! scheduler's memory, except for questions about why something waits.
 
-pub mod app;
-pub mod config;
+mod app;
+mod config;
 mod definitions;
+mod door;
 mod election;
+mod exit;
 mod feed;
 mod leader;
 mod output;
 mod rpc;
 
 pub use app::{Ready, run};
-pub use config::MasterConfig;
+pub use config::{MasterConfig, PORT, SettingsError};
+pub use exit::{TermLost, exit_code};

@@ -55,13 +55,17 @@ pub(super) struct Log {
 }
 
 impl Log {
-    pub(super) fn growing(file: Arc<File>, secrets: &[Secret]) -> Self {
+    pub(super) fn growing<'s>(file: Arc<File>, secrets: impl IntoIterator<Item = &'s Secret>) -> Self {
         let content = Content::Growing(file);
         Self { content, mask: Mask::new(secrets), known: 0, sent: 0, kept: 0, is_last_sent: false }
     }
 
     /// Makes the log of an attempt that has ended with `bytes` of output.
-    pub(super) fn whole(path: PathBuf, bytes: u64, secrets: &[Secret]) -> Self {
+    pub(super) fn whole<'s>(
+        path: PathBuf,
+        bytes: u64,
+        secrets: impl IntoIterator<Item = &'s Secret>,
+    ) -> Self {
         let content = Content::Whole(path);
         Self { content, mask: Mask::new(secrets), known: bytes, sent: 0, kept: 0, is_last_sent: false }
     }

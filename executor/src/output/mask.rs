@@ -24,9 +24,9 @@ pub(super) struct Mask {
 }
 
 impl Mask {
-    pub(super) fn new(secrets: &[Secret]) -> Self {
+    pub(super) fn new<'s>(secrets: impl IntoIterator<Item = &'s Secret>) -> Self {
         let mut patterns = Vec::new();
-        for secret in secrets.iter().map(Secret::expose).filter(|text| text.len() >= SECRET_BYTES_MIN) {
+        for secret in secrets.into_iter().map(Secret::expose).filter(|text| text.len() >= SECRET_BYTES_MIN) {
             patterns.push(secret.as_bytes().to_vec());
             patterns.extend(base64_forms(secret.as_bytes()));
             patterns.extend(url_forms(secret));

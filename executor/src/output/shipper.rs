@@ -47,7 +47,8 @@ pub(crate) struct ShipperSettings {
     pub(crate) output: Arc<Output>,
     /// Where the logs of ended attempts are.
     pub(crate) folder: PathBuf,
-    /// What to hide in output from before a restart, whose own secrets are forgotten.
+    /// What to hide in all output: every password of the configuration. It also covers output from before a restart, whose
+    /// own secrets are forgotten.
     pub(crate) secrets: Vec<Secret>,
     /// Who leads, while there is a session.
     pub(crate) leader: watch::Receiver<Option<Peer>>,
@@ -87,7 +88,7 @@ impl Shipper {
     pub(crate) fn new(settings: ShipperSettings) -> Self {
         let waiting = left_over(&settings.folder)
             .into_iter()
-            .map(|(attempt, bytes)| (attempt, shown_bytes(bytes), settings.secrets.clone()))
+            .map(|(attempt, bytes)| (attempt, shown_bytes(bytes), Vec::new()))
             .collect();
         Self {
             settings,
@@ -176,7 +177,7 @@ impl Shipper {
             && let Some((attempt, bytes, secrets)) = self.waiting.pop_front()
         {
             let path = log_file(&self.settings.folder, attempt);
-            self.logs.insert(attempt, Log::whole(path, bytes, &secrets));
+            self.logs.insert(attempt, Log::whole(path, bytes, self.settings.secrets.iter().chain(&secrets)));
             active += 1;
         }
     }
@@ -186,7 +187,8 @@ impl Shipper {
         let mut notes = self.settings.output.notes();
         let ended: Vec<AttemptId> = notes.ended.iter().map(|(attempt, ..)| *attempt).collect();
         for (attempt, source) in &notes.growing {
-            let fresh = || Log::growing(Arc::clone(&source.file), &source.secrets);
+            let secrets = self.settings.secrets.iter().chain(&source.secrets);
+            let fresh = || Log::growing(Arc::clone(&source.file), secrets);
             self.logs.entry(*attempt).or_insert_with(fresh);
         }
         // What lives no more and did not end with output was silent.

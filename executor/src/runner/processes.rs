@@ -10,6 +10,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     future::Future,
+    path::{Path, PathBuf},
     pin::Pin,
     process::ExitStatus,
     sync::{
@@ -27,7 +28,6 @@ use millrace_common::{
 use millrace_kinds::launch::ExitCodes;
 use millrace_runtime::SystemClock;
 use nix::{
-    errno::Errno,
     sys::{
         signal::{Signal, kill, killpg},
         wait::{WaitPidFlag, waitpid},
@@ -38,19 +38,15 @@ use tokio::sync::mpsc;
 
 use super::{
     Command, Event,
-    outcome::ending,
-    procfs::{self, Adopted, Process},
+    ending::{Ending, is_group_alive, members_of},
+    outcome,
+    procfs::{self, Adopted},
     purge::Purge,
     spawner::{Registered, Spawned},
     workspace::{Workspace, Workspaces},
 };
 use crate::ledger::{Exit, Remains};
 
-/// How soon processes that were ended are looked for again, at first and at most.
-const SWEEP_MIN: Duration = Duration::from_millis(2);
-const SWEEP_MAX: Duration = Duration::from_millis(500);
-/// How long processes may take to vanish after KILL before somebody is told.
-const VANISH_MAX: Duration = Duration::from_secs(5);
 /// How often children that were adopted and have ended are taken leave of while attempts run.
 const REAP_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -62,6 +58,7 @@ pub(super) struct Processes {
     registrations: mpsc::Receiver<Spawned>,
     events: mpsc::Sender<Event>,
     workspaces: Arc<Workspaces>,
+    data_dir: PathBuf,
     /// Starts that were handed to the spawners and not registered yet.
     spawning: Arc<AtomicUsize>,
     adopted: Adopted,
@@ -83,34 +80,26 @@ struct Live {
     ending: Option<Ending>,
 }
 
-/// An attempt that is being ended.
-struct Ending {
-    kill_at: Uptime,
-    /// Those outside the group have been asked, too.
-    is_asked: bool,
-    is_killed: bool,
-    is_overdue: bool,
-    next_sweep: Uptime,
-    pause: Duration,
-}
-
 /// What [`Processes::new`] takes.
 pub(super) struct Wiring {
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) registrations: mpsc::Receiver<Spawned>,
     pub(super) events: mpsc::Sender<Event>,
     pub(super) workspaces: Arc<Workspaces>,
+    /// The folder that marks the processes of this executor.
+    pub(super) data_dir: PathBuf,
     pub(super) spawning: Arc<AtomicUsize>,
 }
 
 impl Processes {
     pub(super) fn new(wiring: Wiring) -> Self {
-        let Wiring { commands, registrations, events, workspaces, spawning } = wiring;
+        let Wiring { commands, registrations, events, workspaces, data_dir, spawning } = wiring;
         Self {
             commands,
             registrations,
             events,
             workspaces,
+            data_dir,
             spawning,
             adopted: Adopted::open(),
             exits: FuturesUnordered::new(),
@@ -155,7 +144,7 @@ impl Processes {
                 self.early_kills.insert(attempt, grace);
             }
             Command::Kill { .. } => {}
-            Command::Purge { data_dir, remains } => self.purge = Some(Purge::new(data_dir, remains)),
+            Command::Purge(remains) => self.purge = Some(Purge::new(self.data_dir.clone(), remains)),
         }
     }
 
@@ -172,7 +161,7 @@ impl Processes {
 
     fn register(&mut self, registered: Registered) {
         let Registered { attempt, mut child, pid, workspace, exit_codes } = registered;
-        let pid = i32::try_from(pid).unwrap_or(0);
+        let pid = i32::try_from(pid).unwrap_or(i32::MAX);
         self.live.insert(attempt, Live { pid, workspace, exit_codes, exited: None, ending: None });
         self.exits.push(Box::pin(async move { (attempt, child.wait().await) }));
         if let Some(grace) = self.early_kills.remove(&attempt) {
@@ -205,7 +194,9 @@ impl Processes {
         live.exited = Some((status, live.ending.is_some()));
         if let Some(ending) = &mut live.ending {
             ending.next_sweep = now;
-        } else if is_group_alive(live.group()) || adopted.iter().any(|pid| live.owns(attempt, *pid)) {
+        } else if is_group_alive(live.group())
+            || adopted.iter().any(|pid| live.owns(attempt, *pid, &self.data_dir))
+        {
             // What a main process leaves behind is ended before its own outcome is told.
             live.ending = Some(Ending::new(now, Duration::ZERO));
         } else {
@@ -233,7 +224,8 @@ impl Processes {
         self.reap_adopted();
         let now = SystemClock.now().uptime;
         let ending = self.live.iter().filter(|(_, live)| live.ending.is_some());
-        let mut members = members_of(&ending.map(|(attempt, live)| (*attempt, live.pid)).collect());
+        let mut members =
+            members_of(&ending.map(|(attempt, live)| (*attempt, live.pid)).collect(), &self.data_dir);
         let mut gone = Vec::new();
         for (attempt, live) in &mut self.live {
             let members = members.remove(attempt).unwrap_or_default();
@@ -258,7 +250,7 @@ impl Processes {
     async fn finish(&mut self, attempt: AttemptId) {
         let Some(live) = self.live.remove(&attempt) else { return };
         let Some((status, was_ended)) = live.exited else { return };
-        let how = ending(status, was_ended, &live.exit_codes, &live.workspace);
+        let how = outcome::ending(status, was_ended, &live.exit_codes, &live.workspace);
         let log_bytes = crate::output::shown_bytes(self.workspaces.release(&live.workspace, attempt));
         let at = SystemClock.now().wall;
         self.tell(Event::Exited(attempt, Exit { how, log_bytes, at })).await;
@@ -320,82 +312,8 @@ impl Live {
     }
 
     /// Tells whether a process belongs to this attempt.
-    fn owns(&self, attempt: AttemptId, pid: i32) -> bool {
+    fn owns(&self, attempt: AttemptId, pid: i32, data_dir: &Path) -> bool {
         procfs::process(pid).is_some_and(|process| process.group == self.pid)
-            || procfs::marks(pid).attempt == Some(attempt)
-    }
-}
-
-impl Ending {
-    fn new(now: Uptime, grace: Duration) -> Self {
-        let kill_at = now + grace;
-        let is_asked = grace.is_zero();
-        Self { kill_at, is_asked, is_killed: false, is_overdue: false, next_sweep: now, pause: SWEEP_MIN }
-    }
-
-    /// Takes the next step against what is left.
-    fn go_on(&mut self, now: Uptime, group: Pid, members: &[Process]) {
-        if !self.is_asked {
-            self.is_asked = true;
-            signal_outside(group, members, Signal::SIGTERM);
-        }
-        if now < self.kill_at {
-            // The exit of the main process comes by itself; only what outlives it must be looked for.
-            let has_main = members.iter().any(|process| process.pid == group.as_raw());
-            self.next_sweep = if has_main { self.kill_at } else { self.kill_at.min(now + self.next_pause()) };
-            return;
-        }
-        if !self.is_killed {
-            self.is_killed = true;
-            self.pause = SWEEP_MIN;
-        }
-        // The group at once, so that no member escapes by forking.
-        let _ = killpg(group, Signal::SIGKILL);
-        signal_outside(group, members, Signal::SIGKILL);
-        self.next_sweep = now + self.next_pause();
-    }
-
-    fn next_pause(&mut self) -> Duration {
-        let pause = self.pause;
-        self.pause = (pause * 2).min(SWEEP_MAX);
-        pause
-    }
-
-    /// Tells, once, that what was killed has not vanished in time.
-    fn is_overdue_now(&mut self, now: Uptime) -> bool {
-        let is_new = !self.is_overdue && self.is_killed && now.since(self.kill_at) > VANISH_MAX;
-        self.is_overdue |= is_new;
-        is_new
-    }
-}
-
-/// Tells whether a process group has a member. Its leader has been waited for, and its number is not given to another
-/// process while it has one.
-fn is_group_alive(group: Pid) -> bool {
-    killpg(group, None) != Err(Errno::ESRCH)
-}
-
-/// Finds the processes of attempts, given the group of each, in one pass.
-fn members_of(groups: &BTreeMap<AttemptId, i32>) -> HashMap<AttemptId, Vec<Process>> {
-    let mut members: HashMap<AttemptId, Vec<Process>> = HashMap::new();
-    if groups.is_empty() {
-        return members;
-    }
-    let by_group: HashMap<i32, AttemptId> =
-        groups.iter().map(|(attempt, group)| (*group, *attempt)).collect();
-    for process in procfs::processes().filter(|process| !process.is_zombie) {
-        let marked = || procfs::marks(process.pid).attempt.filter(|attempt| groups.contains_key(attempt));
-        if let Some(attempt) = by_group.get(&process.group).copied().or_else(marked) {
-            members.entry(attempt).or_default().push(process);
-        }
-    }
-    members
-}
-
-/// Signals those that have left the group.
-fn signal_outside(group: Pid, members: &[Process], signal: Signal) {
-    for process in members.iter().filter(|process| process.group != group.as_raw()) {
-        // It may have ended since it was seen.
-        let _ = kill(Pid::from_raw(process.pid), signal);
+            || procfs::marks(pid).attempt_below(data_dir) == Some(attempt)
     }
 }

@@ -95,6 +95,11 @@ fn parse_environ(environ: &[u8]) -> Marks {
 }
 
 impl Marks {
+    /// Returns the attempt that the process belongs to, if the executor of this data folder started it.
+    pub(crate) fn attempt_below(&self, data_dir: &Path) -> Option<AttemptId> {
+        self.attempt.filter(|_| self.is_below(data_dir))
+    }
+
     /// Tells whether the process was started by the executor of this data folder, in this or an earlier life.
     pub(crate) fn is_below(&self, data_dir: &Path) -> bool {
         use std::os::unix::ffi::OsStrExt as _;
@@ -149,7 +154,7 @@ mod tests {
             format!("XMILLRACE_ATTEMPT=x\0MILLRACE_ATTEMPT={id}\0MILLRACE_VALUES=/data/work/1/values\0");
         let marks = parse_environ(environ.as_bytes());
         assert_eq!(marks.attempt, id.parse().ok());
-        assert!(marks.is_below(Path::new("/data")) && !marks.is_below(Path::new("/dat")));
+        assert!(marks.is_below(Path::new("/data")) && marks.attempt_below(Path::new("/dat")).is_none());
         assert_eq!(parse_environ(b"MILLRACE_ATTEMPTS=x"), Marks::default());
     }
 

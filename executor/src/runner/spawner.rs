@@ -134,9 +134,12 @@ impl Spawner {
         let command = self.launcher.command(start, &launch, workspace)?;
         let program = launch.argv.first().cloned().unwrap_or_default();
         let failed = |source| LaunchFailure::Spawn { program, source };
-        let child = tokio::process::Command::from(command).spawn().map_err(failed)?;
-        // It has not been waited for, so it has its number.
-        let pid = child.id().unwrap_or_default();
+        let spawned = tokio::process::Command::from(command).spawn().and_then(|child| {
+            // It has not been waited for, so it has its number; zero would mean this program's own group.
+            let pid = child.id().ok_or_else(|| io::Error::other("the process has no number"))?;
+            Ok((child, pid))
+        });
+        let (child, pid) = spawned.map_err(failed)?;
         Ok((child, pid, launch.exit, launch.secrets))
     }
 }

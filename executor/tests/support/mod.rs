@@ -6,14 +6,13 @@ use std::{
     net::SocketAddr,
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
 
 use millrace_common::{
     id::{AttemptId, InstanceId, RunId},
     state::AttemptState,
-    time::Timestamp,
 };
 use millrace_proto::{
     convert,
@@ -53,7 +52,8 @@ pub(crate) async fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<
 
 /// Returns an attempt of a task instance.
 pub(crate) fn attempt(index: u32, number: u32) -> AttemptId {
-    let run = RunId::new(Timestamp::from_micros(1_700_000_000_000_000), u128::from(std::process::id()));
+    static RUN: OnceLock<RunId> = OnceLock::new();
+    let run = *RUN.get_or_init(|| RunId::from_bytes(*uuid::Uuid::now_v7().as_bytes()));
     InstanceId { run, index }.attempt(number)
 }
 

@@ -19,6 +19,8 @@ use millrace_common::{
     workflow::OnLost,
 };
 
+#[cfg(feature = "testing")]
+use crate::testing::Mutation;
 use crate::{
     batch::{AttemptEnd, Change, Effect, Message, Proof, Start},
     input::Report,
@@ -108,7 +110,11 @@ impl Scheduler {
         let grace = task.kill_grace;
         let executor = instance.live.as_deref().and_then(|live| {
             // With another spool it would take note that the attempt never ran, which is not so.
-            self.state.executors.get(&live.executor).filter(|executor| executor.speaks_for(live.spool))
+            let executor = self.state.executors.get(&live.executor)?;
+            let speaks = executor.speaks_for(live.spool);
+            #[cfg(feature = "testing")]
+            let speaks = speaks || self.is_planted(Mutation::SpoolIgnored);
+            speaks.then_some(executor)
         });
         if let Some(session) = executor.and_then(|executor| executor.session) {
             self.push_effect(Effect::Send(session, Message::Kill { attempt, grace, reason: reason.into() }));
@@ -125,6 +131,8 @@ impl Scheduler {
             return Standing::Gone;
         };
         let holds = self.state.executors.get(executor).is_some_and(|at| at.speaks_for(live.spool));
+        #[cfg(feature = "testing")]
+        let holds = holds || self.is_planted(Mutation::SpoolIgnored);
         if live.executor == *executor && holds { Standing::Here } else { Standing::Elsewhere }
     }
 
@@ -142,6 +150,11 @@ impl Scheduler {
                 return;
             }
             Standing::Gone => {
+                #[cfg(feature = "testing")]
+                if let (true, Report::Ended(end)) = (self.is_planted(Mutation::LateResultCounts), &report) {
+                    let (from, at, end) = (AttemptState::Running, self.now.wall, end.clone());
+                    self.claim_wrongly(Change::AttemptEnded { attempt, from, end, at });
+                }
                 self.count_refusal("report_of_ended_attempt");
                 self.answer_void(session, attempt, has_ended);
                 return;

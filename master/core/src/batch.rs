@@ -334,6 +334,13 @@ impl Batch {
         &self.changes
     }
 
+    /// Returns the effects before they may be done, for tests that plant that very fault.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn effects(&self) -> &[Effect] {
+        &self.effects
+    }
+
     /// Hands out facts and effects. Only a store that has made the facts durable may call this.
     #[must_use]
     pub fn release(self) -> (Vec<Change>, Vec<Effect>) {

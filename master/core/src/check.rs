@@ -204,7 +204,9 @@ fn check_places(scheduler: &Scheduler, found: &mut Vec<Violation>) {
             if !state.executors.get(&attempt.executor).is_some_and(|executor| executor.live.contains(&id)) {
                 found.push(violation("I15", format!("{id} takes no slot of {}", attempt.executor)));
             }
-            if let Some((pool, slots)) = run.task(index).and_then(|task| Some((task.pool.as_ref()?, task.pool_slots))) {
+            if let Some((pool, slots)) =
+                run.task(index).and_then(|task| Some((task.pool.as_ref()?, task.pool_slots)))
+            {
                 *pools.entry(pool.clone()).or_insert(0) += slots;
             }
         }

@@ -30,6 +30,8 @@ use millrace_common::{
     workflow::OnLost,
 };
 
+#[cfg(feature = "testing")]
+use crate::testing::Mutation;
 use crate::{
     attempt::Standing,
     batch::{Effect, Message, Proof, Verdict},
@@ -59,6 +61,10 @@ impl Scheduler {
             .collect();
         if let Some(executor) = self.state.executors.get_mut(&name) {
             executor.missing = missing;
+        }
+        #[cfg(feature = "testing")]
+        if self.is_planted(Mutation::GreetingProves) {
+            self.end_missing(&name, &[]);
         }
         self.arm_loss(&name);
     }
@@ -124,14 +130,24 @@ impl Scheduler {
         let executor = self.state.executors.get(&live.executor)?;
         let is_same_spool = live.spool == hello.spool;
         if is_same_spool && live.state == AttemptState::Assigned {
+            #[cfg(feature = "testing")]
+            if self.is_planted(Mutation::ResentElsewhere)
+                && let Some(other) = self.state.sessions.keys().copied().find(|other| *other != session)
+            {
+                self.send_start(other, attempt);
+                return None;
+            }
             self.send_start(session, attempt);
             return None;
         }
+        let is_clean = hello.is_clean;
+        #[cfg(feature = "testing")]
+        let is_clean = is_clean || self.is_planted(Mutation::NewSpoolProves);
         let (reason, proof) = if is_same_spool {
             ("the executor does not hold it", Proof::CleanSlate)
         } else if executor.has_booted_since(live.spool, &hello.boot) {
             ("the executor's machine was booted", Proof::Rebooted)
-        } else if hello.is_clean {
+        } else if is_clean {
             ("the executor lost its spool", Proof::CleanSlate)
         } else {
             return None;
@@ -225,7 +241,22 @@ impl Scheduler {
         let executor = self.state.executors.get(&live.executor)?;
         let may_pass = task.on_lost != OnLost::Confirm && !executor.speaks_for(live.spool);
         let wait = self.limits.loss_wait(task.orphan_timeout, task.kill_grace);
-        may_pass.then(|| executor.heard_at(Some(live.spool)) + wait)
+        #[cfg(feature = "testing")]
+        let wait = match () {
+            () if self.is_planted(Mutation::LossWaitIgnored) => Duration::ZERO,
+            () if self.is_planted(Mutation::ClockErrorIgnored) => {
+                task.orphan_timeout + task.kill_grace + self.limits.kill_verify
+            }
+            () => wait,
+        };
+        let heard_at = executor.heard_at(Some(live.spool));
+        #[cfg(feature = "testing")]
+        let heard_at = if self.is_planted(Mutation::AuthorityIgnored) && heard_at == executor.heard_before {
+            Uptime::new(heard_at.since_boot().saturating_sub(self.limits.authority))
+        } else {
+            heard_at
+        };
+        may_pass.then(|| heard_at + wait)
     }
 
     pub(crate) fn on_loss_due(&mut self, name: &ExecutorName) {

@@ -8,6 +8,8 @@ use millrace_common::{
     time::{Now, Uptime},
 };
 
+#[cfg(feature = "testing")]
+use crate::testing::Mutation;
 use crate::{
     batch::{Answer, Batch, Change, Effect},
     explain::Reason,
@@ -36,8 +38,10 @@ pub struct Scheduler {
     pub(crate) blocked: BTreeMap<Class, Reason>,
     /// Inputs that were refused, by reason: a metric.
     pub(crate) refusals: BTreeMap<&'static str, u64>,
-    changes: Vec<Change>,
+    pub(crate) changes: Vec<Change>,
     effects: Vec<Effect>,
+    #[cfg(feature = "testing")]
+    pub(crate) planted: Option<Mutation>,
 }
 
 impl Scheduler {
@@ -63,6 +67,8 @@ impl Scheduler {
             refusals: BTreeMap::new(),
             changes: Vec::new(),
             effects: Vec::new(),
+            #[cfg(feature = "testing")]
+            planted: None,
         };
         restore::restore(scheduler, snapshot)
     }
@@ -112,6 +118,10 @@ impl Scheduler {
         if self.changes.is_empty() && self.effects.is_empty() {
             return None;
         }
+        #[cfg(feature = "testing")]
+        if let Some(cursors) = self.cursors_apart() {
+            return Some(Batch::new(self.term, cursors, Vec::new()));
+        }
         let changes = std::mem::take(&mut self.changes);
         Some(Batch::new(self.term, changes, std::mem::take(&mut self.effects)))
     }
@@ -120,6 +130,12 @@ impl Scheduler {
     #[must_use]
     pub const fn refusals(&self) -> &BTreeMap<&'static str, u64> {
         &self.refusals
+    }
+
+    /// Returns how many attempts are live.
+    #[must_use]
+    pub fn live_attempts(&self) -> usize {
+        self.state.live_attempts()
     }
 
     /// Returns the term that this scheduler decides for.

@@ -31,7 +31,18 @@ pub(crate) enum Inbound {
 /// The receiving end; owned by the term.
 #[derive(Debug)]
 pub(crate) struct Inbox {
-    pub(super) queue: mpsc::Receiver<Inbound>,
+    queue: mpsc::Receiver<Inbound>,
+}
+
+impl Inbox {
+    /// Waits for something and takes all that is there, up to `max`. Never returns where nobody holds a [`Handle`].
+    ///
+    /// Cancellation-safe: what was not returned stays queued.
+    pub(super) async fn take(&mut self, into: &mut Vec<Inbound>, max: usize) {
+        if self.queue.recv_many(into, max).await == 0 {
+            std::future::pending().await
+        }
+    }
 }
 
 /// Reaches the leader of this process. Cheap to clone.
@@ -61,6 +72,8 @@ impl Handle {
     }
 
     /// Opens a session for an executor.
+    ///
+    /// What the leader says goes to `sender`; tell it with [`Input::ExecutorDisconnected`] when the session is over.
     pub(crate) async fn connect(&self, hello: Hello, sender: SessionSender) -> Result<SessionId, LeaderGone> {
         let session = SessionId(self.sessions.fetch_add(1, Ordering::Relaxed) + 1);
         let inbound = Inbound::Connected { session, hello: Box::new(hello), sender };

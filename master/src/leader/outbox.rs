@@ -1,17 +1,33 @@
 //! Released effects go out here: messages to sessions, answers to waiting callers, notices to the feed.
+//!
+//! Messages of one session leave in the order in which the scheduler made them. Starts that follow each other share a
+//! wire message, and so do acknowledgements: a thousand short tasks would be a thousand packets otherwise.
 
 use std::collections::BTreeMap;
 
-use millrace_common::{id::SessionId, term::Term};
-use millrace_core::{Answer, Change, Effect, Input, Message, RequestId};
-use millrace_proto::v1;
+use millrace_common::{
+    id::{AttemptId, SessionId},
+    state::AttemptState,
+    term::Term,
+};
+use millrace_core::{Answer, AttemptEnd, Change, Effect, Input, Message, Proof, Report, RequestId, Start};
+use millrace_proto::{
+    MESSAGE_BYTES_MAX,
+    v1::{self, leader_message::Body},
+};
 use tokio::sync::oneshot;
 
 use super::{inbox::Inbound, sessions::Sessions};
 use crate::{feed::Feed, rpc::wire};
 
-/// Starts in one message: far below the message limit even where each carries long parameters.
+/// Starts in one message; more gain nothing.
 const STARTS_PER_MESSAGE_MAX: usize = 64;
+/// Bytes of the starts in one message, where it holds more than one.
+const STARTS_BYTES_MAX: usize = 1 << 20;
+/// Bytes of one start: what a message may have, less what the message needs around it.
+const START_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 1_024;
+/// Acknowledgements in one message.
+const ACKS_PER_MESSAGE_MAX: usize = 1_024;
 
 /// Where effects go.
 #[derive(Debug)]
@@ -21,11 +37,20 @@ pub(super) struct Outbox {
     sessions: Sessions,
     callers: BTreeMap<RequestId, oneshot::Sender<Answer>>,
     requests: u64,
+    /// Attempts that no message can carry, with the size of their start in bytes.
+    too_large: Vec<(SessionId, AttemptId, usize)>,
 }
 
 impl Outbox {
     pub(super) fn new(term: Term, feed: Feed) -> Self {
-        Self { term, feed, sessions: Sessions::default(), callers: BTreeMap::new(), requests: 0 }
+        Self {
+            term,
+            feed,
+            sessions: Sessions::default(),
+            callers: BTreeMap::new(),
+            requests: 0,
+            too_large: Vec::new(),
+        }
     }
 
     /// Remembers where answers go and returns what the scheduler is to be told.
@@ -52,21 +77,25 @@ impl Outbox {
     }
 
     /// Does what the committed batch says.
-    pub(super) fn release(&mut self, changes: Vec<Change>, effects: Vec<Effect>) {
-        let mut pending = Pending::default();
+    pub(super) fn release(&mut self, changes: &[Change], effects: Vec<Effect>) {
+        let mut pending = BTreeMap::new();
         for effect in effects {
             match effect {
                 Effect::Answer(id, answer) => self.answer(id, answer),
                 Effect::Send(session, message) => self.queue(&mut pending, session, message),
             }
         }
-        self.flush_all(pending);
-        self.feed.publish(&changes);
+        for (session, gathered) in pending {
+            self.flush(session, gathered);
+        }
+        self.feed.publish(changes);
     }
 
-    /// Returns what the scheduler must learn about sessions that broke while sending.
-    pub(super) fn broken_sessions(&mut self) -> Vec<Input> {
-        self.sessions.take_broken().into_iter().map(Input::ExecutorDisconnected).collect()
+    /// Returns what the scheduler must learn about what could not be sent.
+    pub(super) fn take_inputs(&mut self) -> Vec<Input> {
+        let refused = std::mem::take(&mut self.too_large).into_iter().map(refused);
+        let broken = self.sessions.take_broken().into_iter().map(Input::ExecutorDisconnected);
+        refused.chain(broken).collect()
     }
 
     fn answer(&mut self, id: RequestId, answer: Answer) {
@@ -76,56 +105,115 @@ impl Outbox {
         }
     }
 
-    /// Gathers starts and acknowledgements per session; anything else keeps its place in the order.
-    fn queue(&mut self, pending: &mut Pending, session: SessionId, message: Message) {
-        let gathered = pending.sessions.entry(session).or_default();
-        match message {
-            Message::Start(start) => {
-                gathered.starts.push(wire::start(*start));
-                if gathered.starts.len() < STARTS_PER_MESSAGE_MAX {
-                    return;
-                }
-            }
-            Message::Ack(attempt) => return gathered.acks.push(attempt.into()),
-            Message::Welcome(_) | Message::Refused(_) | Message::HeartbeatAnswer(_) | Message::Kill { .. } => {
+    /// Adds a message to what is gathered for its session, or sends that and begins anew.
+    fn queue(&mut self, pending: &mut BTreeMap<SessionId, Gathered>, session: SessionId, message: Message) {
+        let gathered = pending.entry(session).or_default();
+        let (next, bytes) = match message {
+            Message::Start(start) => match self.measured(session, *start) {
+                Some((start, bytes)) => (Gathered::Starts(vec![start], bytes), bytes),
+                None => return,
+            },
+            Message::Ack(attempt) => (Gathered::Acks(vec![attempt.into()]), 0),
+            other @ (Message::Welcome(_)
+            | Message::Refused(_)
+            | Message::HeartbeatAnswer(_)
+            | Message::Kill { .. }) => {
+                let is_last = matches!(other, Message::Refused(_));
                 let before = std::mem::take(gathered);
                 self.flush(session, before);
-                return self.send(session, wire::leader_message(message));
+                self.send(session, wire::leader_message(other));
+                if is_last {
+                    self.sessions.close(session);
+                }
+                return;
             }
+        };
+        if let Some(next) = gathered.merge(next, bytes) {
+            let full = std::mem::replace(gathered, next);
+            self.flush(session, full);
         }
-        let full = std::mem::take(gathered);
-        self.flush(session, full);
     }
 
-    fn flush_all(&mut self, pending: Pending) {
-        for (session, gathered) in pending.sessions {
-            self.flush(session, gathered);
+    /// Returns the message and its size; `None`, noted, where it is too large to be sent.
+    fn measured(&mut self, session: SessionId, start: Start) -> Option<(v1::Start, usize)> {
+        let attempt = start.attempt;
+        let start = wire::start(start);
+        let bytes = wire::start_bytes(&start);
+        if bytes > START_BYTES_MAX {
+            tracing::warn!(%attempt, bytes, "an attempt cannot be sent: it is too large");
+            self.too_large.push((session, attempt, bytes));
+            return None;
         }
+        Some((start, bytes))
     }
 
     fn flush(&mut self, session: SessionId, gathered: Gathered) {
-        let Gathered { starts, acks } = gathered;
-        if !acks.is_empty() {
-            self.send(session, v1::leader_message::Body::Acks(v1::Acks { attempts: acks }));
-        }
-        if !starts.is_empty() {
-            self.send(session, v1::leader_message::Body::Starts(v1::Starts { starts }));
+        match gathered {
+            Gathered::Nothing => {}
+            Gathered::Starts(starts, _) => self.send(session, Body::Starts(v1::Starts { starts })),
+            Gathered::Acks(attempts) => self.send(session, Body::Acks(v1::Acks { attempts })),
         }
     }
 
-    fn send(&mut self, session: SessionId, body: v1::leader_message::Body) {
+    fn send(&mut self, session: SessionId, body: Body) {
         let message = v1::LeaderMessage { term: self.term.0, body: Some(body) };
         self.sessions.send(session, message);
     }
 }
 
+/// Messages of one kind to one session that have not left.
 #[derive(Debug, Default)]
-struct Pending {
-    sessions: BTreeMap<SessionId, Gathered>,
+enum Gathered {
+    #[default]
+    Nothing,
+    /// Starts, and their bytes.
+    Starts(Vec<v1::Start>, usize),
+    Acks(Vec<v1::AttemptId>),
 }
 
-#[derive(Debug, Default)]
-struct Gathered {
-    starts: Vec<v1::Start>,
-    acks: Vec<v1::AttemptId>,
+impl Gathered {
+    /// Takes in one more; gives it back where what is gathered has to leave first.
+    fn merge(&mut self, next: Self, bytes: usize) -> Option<Self> {
+        match (&mut *self, next) {
+            (Self::Nothing, next) => {
+                *self = next;
+                None
+            }
+            (Self::Starts(starts, total), Self::Starts(more, _))
+                if starts.len() < STARTS_PER_MESSAGE_MAX && *total + bytes <= STARTS_BYTES_MAX =>
+            {
+                starts.extend(more);
+                *total += bytes;
+                None
+            }
+            (Self::Acks(acks), Self::Acks(more)) if acks.len() < ACKS_PER_MESSAGE_MAX => {
+                acks.extend(more);
+                None
+            }
+            (_, next) => Some(next),
+        }
+    }
 }
+
+/// Says of an attempt that it was never sent and never can be; no other try would be smaller.
+fn refused((session, attempt, bytes): (SessionId, AttemptId, usize)) -> Input {
+    let reason = format!(
+        "its parameters and the values handed to it have {bytes} bytes, an executor takes {START_BYTES_MAX}: hand on less"
+    );
+    let end = AttemptEnd {
+        state: AttemptState::Rejected,
+        exit_code: None,
+        reason: reason.into(),
+        values: None,
+        is_skipped: false,
+        is_permanent: true,
+        started_at: None,
+        ended_at: millrace_common::time::Timestamp::default(),
+        log_bytes: 0,
+        proof: Proof::Refused,
+    };
+    Input::AttemptReported { session, attempt, report: Report::Ended(end) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -7,13 +7,20 @@ use std::collections::BTreeMap;
 
 use millrace_common::id::SessionId;
 use millrace_proto::v1;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio_util::sync::CancellationToken;
 
 /// Messages that wait for one executor.
 pub(crate) const SESSION_QUEUE_MAX: usize = 1_024;
 
 /// The sending end of a session's queue.
-pub(crate) type SessionSender = mpsc::Sender<v1::LeaderMessage>;
+#[derive(Debug)]
+pub(crate) struct SessionSender {
+    /// Where messages go. Dropping it ends the session after what is queued was sent.
+    pub(crate) queue: mpsc::Sender<v1::LeaderMessage>,
+    /// Cancelled where the executor does not read: the session ends at once.
+    pub(crate) too_slow: CancellationToken,
+}
 
 /// The sessions of a term.
 #[derive(Debug, Default)]
@@ -27,6 +34,7 @@ impl Sessions {
         self.senders.insert(session, sender);
     }
 
+    /// Ends a session once what is queued for it was sent.
     pub(super) fn close(&mut self, session: SessionId) {
         self.senders.remove(&session);
     }
@@ -34,11 +42,16 @@ impl Sessions {
     /// Queues a message; a full or closed queue breaks the session.
     pub(super) fn send(&mut self, session: SessionId, message: v1::LeaderMessage) {
         let Some(sender) = self.senders.get(&session) else { return };
-        if let Err(error) = sender.try_send(message) {
-            tracing::warn!(session_id = session.0, reason = %error, "session broken");
-            self.senders.remove(&session);
-            self.broken.push(session);
+        match sender.queue.try_send(message) {
+            Ok(()) => return,
+            Err(TrySendError::Full(_)) => {
+                tracing::warn!(session_id = session.0, "an executor does not read, its session is ended");
+                sender.too_slow.cancel();
+            }
+            Err(TrySendError::Closed(_)) => tracing::debug!(session_id = session.0, "the session is gone"),
         }
+        self.senders.remove(&session);
+        self.broken.push(session);
     }
 
     /// Returns the sessions that broke since the last call.

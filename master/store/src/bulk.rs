@@ -97,6 +97,10 @@ impl Statement {
         &self.cells
     }
 
+    const fn key(&self) -> Key {
+        (self.shape.name, self.size)
+    }
+
     /// Tells whether so many changed rows are what was asked for.
     pub(crate) fn is_met_by(&self, changed: u64) -> bool {
         !self.shape.is_exact || u64::try_from(self.rows).is_ok_and(|rows| rows == changed)
@@ -126,17 +130,61 @@ fn show(cell: &Cell) -> String {
     }
 }
 
+/// Rows of a statement that is small enough to be sent together with others.
+const JOINED_ROWS_MAX: usize = 16;
+/// Combinations of statements that are kept prepared: the few that small batches are made of.
+const JOINED_MAX: usize = 32;
+
 /// The words of statements, made once.
 #[derive(Debug, Default)]
-pub(crate) struct Texts(HashMap<(&'static str, usize), Arc<str>>);
+pub(crate) struct Texts {
+    single: HashMap<Key, Arc<str>>,
+    joined: HashMap<Vec<Key>, Arc<str>>,
+}
+
+/// A shape by its name, and a number of rows.
+type Key = (&'static str, usize);
 
 impl Texts {
     pub(crate) fn of(&mut self, database: &Database, statement: &Statement) -> SqlStr {
-        let Statement { shape, size, .. } = statement;
-        let text = self.0.entry((shape.name, *size)).or_insert_with(|| database.text(shape, *size).into());
-        // Made of the constants of a shape and a number of question marks: nothing from outside is in it.
-        AssertSqlSafe(Arc::clone(text)).into_sql_str()
+        safe(self.single(database, statement))
     }
+
+    /// Returns the words for the beginning of a transaction, `first` and all `statements` at once; `None` where they are
+    /// too many or too large for that.
+    pub(crate) fn joined(
+        &mut self,
+        database: &Database,
+        first: &'static str,
+        statements: &[Statement],
+    ) -> Option<SqlStr> {
+        if statements.iter().any(|statement| statement.size > JOINED_ROWS_MAX) {
+            return None;
+        }
+        let key: Vec<Key> = statements.iter().map(Statement::key).collect();
+        if let Some(text) = self.joined.get(&key) {
+            return Some(safe(Arc::clone(text)));
+        }
+        if self.joined.len() == JOINED_MAX {
+            return None;
+        }
+        let singles: Vec<Arc<str>> =
+            statements.iter().map(|statement| self.single(database, statement)).collect();
+        let texts: Vec<&str> = std::iter::once(first).chain(singles.iter().map(AsRef::as_ref)).collect();
+        let text: Arc<str> = database.joined(&texts)?.into();
+        self.joined.insert(key, Arc::clone(&text));
+        Some(safe(text))
+    }
+
+    fn single(&mut self, database: &Database, statement: &Statement) -> Arc<str> {
+        let Statement { shape, size, .. } = statement;
+        Arc::clone(self.single.entry(statement.key()).or_insert_with(|| database.text(shape, *size).into()))
+    }
+}
+
+/// Vouches for a text: it is made of the constants of shapes and a number of question marks, nothing from outside.
+fn safe(text: Arc<str>) -> SqlStr {
+    AssertSqlSafe(text).into_sql_str()
 }
 
 #[cfg(test)]
@@ -178,5 +226,24 @@ mod tests {
         let subjects: Vec<String> = statement.singles().map(|single| single.subject()).collect();
         assert_eq!(subjects, ["thing 7", "thing 8"]);
         assert!(statement.is_met_by(2) && !statement.is_met_by(1));
+    }
+
+    #[tokio::test]
+    async fn small_statements_are_joined_and_only_so_many_combinations_are_kept() {
+        let database = Database::Sqlite(crate::dialect::Sqlite::new(std::path::Path::new("unused")));
+        let of = |rows: i64| {
+            let mut all = Rows::new(&SHAPE);
+            (0..rows).for_each(|id| all.push([id.into(), 1_i64.into()]));
+            all.into_statements().next().unwrap()
+        };
+        let mut texts = Texts::default();
+        let both = texts.joined(&database, "FIRST", &[of(1), of(1)]).unwrap();
+        let insert = "INSERT INTO thing (id, state) VALUES (?, ?)";
+        assert_eq!(both.as_str(), format!("BEGIN IMMEDIATE; FIRST; {insert}; {insert}"));
+        assert!(texts.joined(&database, "FIRST", &[of(1), of(17)]).is_none(), "one of them is large");
+        for count in 1..=2 * JOINED_MAX {
+            let statements: Vec<Statement> = (0..count).map(|_| of(1)).collect();
+            assert_eq!(texts.joined(&database, "FIRST", &statements).is_some(), count <= JOINED_MAX);
+        }
     }
 }

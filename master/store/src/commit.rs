@@ -294,16 +294,52 @@ impl Writer {
         statements: &[Statement],
         changed: &mut Vec<u64>,
     ) -> Result<(), Failure> {
+        if !self.is_done_at_once(connection, statements, changed).await {
+            self.run_each(connection, statements, changed).await?;
+        }
+        self.send_commit(connection).await.map_err(Failure::Uncertain)
+    }
+
+    /// Runs a small transaction up to its COMMIT as one message. Where anything is not as it must be, undoes it and
+    /// returns false: one by one, the statements will tell what.
+    async fn is_done_at_once(
+        &mut self,
+        connection: &mut Connection,
+        statements: &[Statement],
+        changed: &mut Vec<u64>,
+    ) -> bool {
+        let Some(sql) = self.texts.joined(&self.inner.database, ADVANCE, statements) else { return false };
+        let mut cells = vec![self.term.0.into(), self.seq.into()];
+        cells.extend(statements.iter().flat_map(|statement| statement.cells().iter().cloned()));
+        if let Ok(rows) = connection.execute_joined(sql, &cells).await
+            && let [_begun, 1, rows @ ..] = rows.as_slice()
+            && rows.len() == statements.len()
+            && rows.iter().zip(statements).all(|(rows, statement)| statement.is_met_by(*rows))
+        {
+            changed.extend(rows);
+            return true;
+        }
+        // It may not have begun, or have been undone already: what matters shows when the next one begins.
+        let _ = connection.rollback().await;
+        false
+    }
+
+    async fn run_each(
+        &mut self,
+        connection: &mut Connection,
+        statements: &[Statement],
+        changed: &mut Vec<u64>,
+    ) -> Result<(), CommitError> {
         connection.begin_write().await.map_err(|source| refusal("begin a transaction", source))?;
         self.advance(connection).await?;
         for statement in statements {
             let sql = self.texts.of(&self.inner.database, statement);
             match connection.execute(sql, statement.cells()).await {
                 Ok(rows) if statement.is_met_by(rows) => changed.push(rows),
-                result => return Err(self.explained(connection, statement, result.err()).await.into()),
+                result => return Err(self.explained(connection, statement, result.err()).await),
             }
         }
-        self.send_commit(connection).await.map_err(Failure::Uncertain)
+        Ok(())
     }
 
     /// Advances the fence row, first of all.

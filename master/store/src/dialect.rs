@@ -48,6 +48,29 @@ impl Database {
         }
     }
 
+    /// Returns the query for the task instances of live runs: for each run its id and a text in which each instance is
+    /// `index state attempts failures losses rejections retry_at;`, the last part empty where it is NULL.
+    pub(crate) const fn live_tasks(&self) -> &'static str {
+        match self {
+            Self::Sqlite(_) => sqlite::LIVE_TASKS,
+        }
+    }
+
+    /// Returns the query for live attempts: for each run its id and a text in which each attempt is
+    /// `index number state assigned_at executor spool;`, the spool in hexadecimal digits.
+    pub(crate) const fn live_attempts(&self) -> &'static str {
+        match self {
+            Self::Sqlite(_) => sqlite::LIVE_ATTEMPTS,
+        }
+    }
+
+    /// Returns the beginning of a transaction and statements as one text, where the database takes that.
+    pub(crate) fn joined(&self, texts: &[&str]) -> Option<String> {
+        match self {
+            Self::Sqlite(_) => Some(sqlite::joined(texts)),
+        }
+    }
+
     /// Puts a statement over `rows` rows into words.
     pub(crate) fn text(&self, shape: &Shape, rows: usize) -> String {
         match self {
@@ -93,6 +116,17 @@ impl Connection {
     pub(crate) async fn execute(&mut self, sql: SqlStr, cells: &[Cell]) -> Result<u64, sqlx::Error> {
         match self {
             Self::Sqlite(connection) => sqlite::execute(connection, sql, cells).await,
+        }
+    }
+
+    /// Runs what [`Database::joined`] gave and returns how many rows each of the statements changed.
+    pub(crate) async fn execute_joined(
+        &mut self,
+        sql: SqlStr,
+        cells: &[Cell],
+    ) -> Result<Vec<u64>, sqlx::Error> {
+        match self {
+            Self::Sqlite(connection) => sqlite::execute_joined(connection, sql, cells).await,
         }
     }
 

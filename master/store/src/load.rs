@@ -1,7 +1,8 @@
 //! What a new leader starts from: everything that is not final, read in one state of the database.
 //!
-//! A handful of queries for any number of runs, rows taken one at a time. What cannot be read is quarantined: its runs
-//! are left out of the snapshot and reported, so that one bad definition does not stop all others.
+//! A handful of queries for any number of runs. Task instances and attempts come as one text for each run, a line for
+//! each of them: a row of the driver costs more than what it carries. What cannot be read is quarantined: its runs are
+//! left out of the snapshot and reported, so that one bad definition does not stop all others.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -10,15 +11,17 @@ use std::{
 
 use millrace_common::{
     definition::{self, Rejected},
-    id::{ExecutorName, RunId, WorkflowName},
+    id::{ExecutorName, InstanceIndex, RunId, SpoolId, WorkflowName},
+    state::{AttemptState, TaskState},
+    time::Timestamp,
 };
 use millrace_core::{LiveRow, RunRow, Snapshot, TaskRow, WorkflowRow};
 use thiserror::Error;
 
 use crate::{
     Store,
-    dialect::{Connection, Row},
-    row::{Cells, RowError},
+    dialect::Row,
+    row::{Cells, Fields, RowError},
 };
 
 /// Versions in force, and older ones that live runs are pinned to.
@@ -30,11 +33,9 @@ const VERSIONS: &str = "SELECT w.name, v.version, CASE WHEN v.version = w.versio
 const RUNS: &str = "SELECT id, workflow, version, trigger_code, retry_of, interval_start, interval_end, params, \
      idempotency_key, created_at, state, started_at, ending, ending_reason \
      FROM run WHERE state < 10 ORDER BY id";
-const TASKS: &str = "SELECT t.run_id, t.instance_index, t.state, t.retry_at, t.output_values, \
-     t.attempts, t.failures, t.losses, t.rejections \
-     FROM run r JOIN task_instance t ON t.run_id = r.id WHERE r.state < 10";
-const ATTEMPTS: &str = "SELECT run_id, instance_index, attempt_number, executor, spool_id, state, assigned_at \
-     FROM attempt WHERE state < 10";
+/// Values may be large, and few instances have any: they come as rows.
+const VALUES: &str = "SELECT t.run_id, t.instance_index, t.output_values \
+     FROM run r JOIN task_instance t ON t.run_id = r.id WHERE r.state < 10 AND t.output_values IS NOT NULL";
 
 /// Why the durable state cannot be read at all.
 #[derive(Debug, Error)]
@@ -113,10 +114,11 @@ impl Store {
         let mut connection = self.inner.database.connect().await?;
         connection.begin_read().await?;
         let mut load = Load::default();
-        load.versions(&mut connection).await?;
-        load.runs(&mut connection).await?;
-        load.tasks(&mut connection).await?;
-        load.attempts(&mut connection).await?;
+        connection.each(VERSIONS, |row| load.version(row).map_err(broken("workflow_version"))).await?;
+        connection.each(RUNS, |row| load.run(row)).await?;
+        connection.each(self.inner.database.live_tasks(), |row| load.tasks(row)).await?;
+        connection.each(VALUES, |row| load.values(row)).await?;
+        connection.each(self.inner.database.live_attempts(), |row| load.attempts(row)).await?;
         connection.commit().await?;
         connection.close_hard().await;
         Ok(load.finish())
@@ -133,10 +135,7 @@ struct Load {
     positions: HashMap<RunId, usize>,
     /// Runs to be left out.
     quarantined: BTreeSet<RunId>,
-    /// Names that have been seen, so that a hundred thousand attempts share a few.
-    executors: HashMap<String, ExecutorName>,
-    /// Rows of one run mostly follow each other.
-    last: Option<(RunId, Option<usize>)>,
+    places: Places,
 }
 
 struct Unreadable {
@@ -146,10 +145,6 @@ struct Unreadable {
 }
 
 impl Load {
-    async fn versions(&mut self, connection: &mut Connection) -> Result<(), LoadError> {
-        connection.each(VERSIONS, |row| self.version(row).map_err(broken("workflow_version"))).await
-    }
-
     fn version(&mut self, row: &Row) -> Result<(), RowError> {
         let mut cells = row.cells();
         let (name, version, is_latest) = (cells.workflow()?, cells.count()?, cells.flag()?);
@@ -164,10 +159,6 @@ impl Load {
             }
         }
         Ok(())
-    }
-
-    async fn runs(&mut self, connection: &mut Connection) -> Result<(), LoadError> {
-        connection.each(RUNS, |row| self.run(row)).await
     }
 
     fn run(&mut self, row: &Row) -> Result<(), LoadError> {
@@ -188,18 +179,28 @@ impl Load {
         Ok(())
     }
 
-    async fn tasks(&mut self, connection: &mut Connection) -> Result<(), LoadError> {
-        connection.each(TASKS, |row| self.task(row)).await
-    }
-
-    fn task(&mut self, row: &Row) -> Result<(), LoadError> {
+    /// Takes the task instances of one run.
+    fn tasks(&mut self, row: &Row) -> Result<(), LoadError> {
         let mut cells = row.cells();
         let run = cells.run().map_err(broken("task_instance"))?;
-        let Some(position) = self.position(run) else { return Ok(()) };
-        match cells.count().and_then(|index| Ok((index, task_row(&mut cells)?))) {
-            Ok((index, task)) => {
-                if let Some(found) = self.snapshot.runs.get_mut(position) {
-                    found.tasks.insert(index, task);
+        let Some(found) = self.positions.get(&run).and_then(|at| self.snapshot.runs.get_mut(*at)) else {
+            return Ok(());
+        };
+        match cells.lines(task_row) {
+            Ok(tasks) => found.tasks = tasks.into_iter().collect(),
+            Err(source) => self.quarantine(run, "task_instance", source),
+        }
+        Ok(())
+    }
+
+    fn values(&mut self, row: &Row) -> Result<(), LoadError> {
+        let mut cells = row.cells();
+        let run = cells.run().map_err(broken("task_instance"))?;
+        let found = self.positions.get(&run).and_then(|at| self.snapshot.runs.get_mut(*at));
+        match cells.count().and_then(|index| Ok((index, cells.opt_text()?))) {
+            Ok((index, values)) => {
+                if let Some(task) = found.and_then(|found| found.tasks.get_mut(&index)) {
+                    task.values = values;
                 }
             }
             Err(source) => self.quarantine(run, "task_instance", source),
@@ -207,55 +208,28 @@ impl Load {
         Ok(())
     }
 
-    async fn attempts(&mut self, connection: &mut Connection) -> Result<(), LoadError> {
-        connection.each(ATTEMPTS, |row| self.attempt(row)).await
-    }
-
-    fn attempt(&mut self, row: &Row) -> Result<(), LoadError> {
+    /// Takes the live attempts of one run.
+    fn attempts(&mut self, row: &Row) -> Result<(), LoadError> {
         let mut cells = row.cells();
         let run = cells.run().map_err(broken("attempt"))?;
         if self.quarantined.contains(&run) {
             return Ok(());
         }
-        match self.live_row(&mut cells) {
-            Ok((index, number, live)) => {
-                let position = self.position(run);
-                let found = position.and_then(|at| self.snapshot.runs.get_mut(at));
-                match found.and_then(|found| found.tasks.get_mut(&index)) {
-                    Some(task) if task.attempts == number => task.live = Some(live),
-                    _ => self.problems.push(LoadProblem::Stray { run }),
-                }
+        let lives = match cells.lines(|fields| live_row(&mut self.places, fields)) {
+            Ok(lives) => lives,
+            Err(source) => {
+                self.quarantine(run, "attempt", source);
+                return Ok(());
             }
-            Err(source) => self.quarantine(run, "attempt", source),
+        };
+        let mut found = self.positions.get(&run).and_then(|at| self.snapshot.runs.get_mut(*at));
+        for (index, number, live) in lives {
+            match found.as_mut().and_then(|found| found.tasks.get_mut(&index)) {
+                Some(task) if task.attempts == number => task.live = Some(live),
+                _ => self.problems.push(LoadProblem::Stray { run }),
+            }
         }
         Ok(())
-    }
-
-    fn live_row(&mut self, cells: &mut Cells<'_>) -> Result<(u32, u32, LiveRow), RowError> {
-        let (index, number) = (cells.count()?, cells.count()?);
-        let executor = self.executor(cells.str()?)?;
-        let (spool, state, assigned_at) = (cells.spool()?, cells.attempt_state()?, cells.time()?);
-        Ok((index, number, LiveRow { executor, spool, state, assigned_at }))
-    }
-
-    fn executor(&mut self, name: &str) -> Result<ExecutorName, RowError> {
-        if let Some(known) = self.executors.get(name) {
-            return Ok(known.clone());
-        }
-        let parsed: ExecutorName = name.parse()?;
-        self.executors.insert(name.to_owned(), parsed.clone());
-        Ok(parsed)
-    }
-
-    fn position(&mut self, run: RunId) -> Option<usize> {
-        match self.last {
-            Some((last, position)) if last == run => position,
-            _ => {
-                let position = self.positions.get(&run).copied();
-                self.last = Some((run, position));
-                position
-            }
-        }
     }
 
     fn quarantine(&mut self, run: RunId, table: &'static str, source: RowError) {
@@ -288,15 +262,45 @@ fn run_row(cells: &mut Cells<'_>) -> Result<RunRow, RowError> {
     })
 }
 
-fn task_row(cells: &mut Cells<'_>) -> Result<TaskRow, RowError> {
-    Ok(TaskRow {
-        state: cells.task_state()?,
-        retry_at: cells.opt_time()?,
-        values: cells.opt_text()?,
-        attempts: cells.count()?,
-        failures: cells.count()?,
-        losses: cells.count()?,
-        rejections: cells.count()?,
+/// Reads a line of [`live_tasks`](crate::dialect::Database::live_tasks).
+fn task_row(fields: &mut Fields<'_>) -> Result<(InstanceIndex, TaskRow), RowError> {
+    let index = fields.number()?;
+    let task = TaskRow {
+        state: TaskState::from_code(fields.number()?)?,
+        attempts: fields.number()?,
+        failures: fields.number()?,
+        losses: fields.number()?,
+        rejections: fields.number()?,
+        retry_at: fields.opt_number()?.map(Timestamp::from_micros),
+        values: None,
         live: None,
-    })
+    };
+    Ok((index, task))
+}
+
+/// Reads a line of [`live_attempts`](crate::dialect::Database::live_attempts).
+fn live_row(places: &mut Places, fields: &mut Fields<'_>) -> Result<(InstanceIndex, u32, LiveRow), RowError> {
+    let (index, number) = (fields.number()?, fields.number()?);
+    let state = AttemptState::from_code(fields.number()?)?;
+    let assigned_at = Timestamp::from_micros(fields.number()?);
+    let (executor, spool) = places.find(fields.rest())?;
+    Ok((index, number, LiveRow { executor, spool, state, assigned_at }))
+}
+
+/// Executors and their spools, read once: a hundred thousand attempts share a few.
+#[derive(Default)]
+struct Places(HashMap<String, (ExecutorName, SpoolId)>);
+
+impl Places {
+    fn find(&mut self, text: &str) -> Result<(ExecutorName, SpoolId), RowError> {
+        if let Some(known) = self.0.get(text) {
+            return Ok(known.clone());
+        }
+        let mut fields = Fields::new(text);
+        let executor: ExecutorName = fields.next()?.parse()?;
+        let place = (executor, SpoolId(fields.number()?));
+        fields.end()?;
+        self.0.insert(text.to_owned(), place.clone());
+        Ok(place)
+    }
 }

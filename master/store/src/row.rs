@@ -3,7 +3,7 @@
 //! Everything read is checked. A row that another build or a person wrote in a form that this build does not know is an
 //! error that names the column, never a panic.
 
-use std::sync::Arc;
+use std::{str::FromStr, sync::Arc};
 
 use millrace_common::{
     id::{ExecutorName, InstanceId, NameError, RunId, SpoolId, WorkflowName},
@@ -46,6 +46,9 @@ pub enum RowError {
     /// Bytes are no identifier.
     #[error("an identifier has 16 bytes, not {0}")]
     Identifier(usize),
+    /// A part of a packed line is missing, is one too many, or is not what it should be.
+    #[error("{0:?} in a packed line cannot be read")]
+    Field(String),
     /// A text is not the list of task names that a workflow version has.
     #[error("the list of task names cannot be read")]
     TaskNames(#[source] serde_json::Error),
@@ -103,6 +106,20 @@ impl<'r> Cells<'r> {
 
     pub(crate) fn opt_text(&mut self) -> Result<Option<Arc<str>>, RowError> {
         Ok(self.next::<Option<&str>>()?.map(Into::into))
+    }
+
+    /// Reads packed lines, each of which ends with a semicolon.
+    pub(crate) fn lines<T>(
+        &mut self,
+        mut read: impl FnMut(&mut Fields<'r>) -> Result<T, RowError>,
+    ) -> Result<Vec<T>, RowError> {
+        let text: Option<&str> = self.next()?;
+        let line = |line| {
+            let mut fields = Fields::new(line);
+            let value = read(&mut fields)?;
+            fields.end().map(|()| value)
+        };
+        text.unwrap_or("").split_terminator(';').map(line).collect()
     }
 
     pub(crate) fn time(&mut self) -> Result<Timestamp, RowError> {
@@ -196,6 +213,49 @@ impl<'r> Cells<'r> {
     }
 }
 
+/// The parts of a packed line, separated by spaces.
+pub(crate) struct Fields<'r> {
+    rest: Option<&'r str>,
+}
+
+impl<'r> Fields<'r> {
+    pub(crate) const fn new(line: &'r str) -> Self {
+        Self { rest: Some(line) }
+    }
+
+    pub(crate) fn next(&mut self) -> Result<&'r str, RowError> {
+        let rest = self.rest.ok_or_else(|| RowError::Field(String::new()))?;
+        let (field, rest) = rest.split_once(' ').map_or((rest, None), |(field, rest)| (field, Some(rest)));
+        self.rest = rest;
+        Ok(field)
+    }
+
+    pub(crate) fn number<T: FromStr>(&mut self) -> Result<T, RowError> {
+        let field = self.next()?;
+        field.parse().map_err(|_| RowError::Field(field.to_owned()))
+    }
+
+    /// Reads a part that is empty where the column is NULL.
+    pub(crate) fn opt_number<T: FromStr>(&mut self) -> Result<Option<T>, RowError> {
+        let field = self.next()?;
+        if field.is_empty() {
+            Ok(None)
+        } else {
+            Some(field.parse()).transpose().map_err(|_| RowError::Field(field.to_owned()))
+        }
+    }
+
+    /// Takes all that is left.
+    pub(crate) fn rest(&mut self) -> &'r str {
+        self.rest.take().unwrap_or("")
+    }
+
+    /// Checks that nothing is left.
+    pub(crate) fn end(&self) -> Result<(), RowError> {
+        self.rest.map_or(Ok(()), |rest| Err(RowError::Field(rest.to_owned())))
+    }
+}
+
 /// The number that the column `trigger_code` holds and, for a retry, the run that is retried.
 pub(crate) const fn trigger_code(trigger: Trigger) -> (u8, Option<RunId>) {
     match trigger {
@@ -222,6 +282,20 @@ fn identifier(bytes: &[u8]) -> Result<[u8; 16], RowError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn packed_lines_have_all_their_parts_and_no_more() {
+        let read = |line: &str| {
+            let mut fields = Fields::new(line);
+            let parts: (u32, Option<i64>) = (fields.number()?, fields.opt_number()?);
+            fields.end().map(|()| parts)
+        };
+        assert_eq!(read("7 -3").unwrap(), (7, Some(-3)));
+        assert_eq!(read("7 ").unwrap(), (7, None));
+        for wrong in ["", "7", "x 1", "7 1 2", "-7 1"] {
+            assert!(matches!(read(wrong), Err(RowError::Field(_))), "{wrong:?}");
+        }
+    }
 
     #[test]
     fn triggers_survive_their_numbers() {

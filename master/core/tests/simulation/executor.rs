@@ -54,7 +54,7 @@ impl Record {
 #[derive(Debug)]
 pub(crate) struct Disk {
     pub(crate) spool: SpoolId,
-    /// Whether nothing was alive on the machine when the spool was made.
+    /// Whether nothing of an older spool can be alive on the machine.
     pub(crate) is_clean: bool,
     pub(crate) term: Term,
     /// Attempts that were accepted, with their end once there is one.
@@ -208,7 +208,8 @@ impl Executor {
 
     /// Puts the oldest group of records onto the disk; returns what waited for it.
     pub(crate) fn synced(&mut self) -> Vec<Deed> {
-        let Some((records, deeds)) = self.program.as_mut().and_then(|program| program.unsynced.pop_front()) else {
+        let Some((records, deeds)) = self.program.as_mut().and_then(|program| program.unsynced.pop_front())
+        else {
             return Vec::new();
         };
         records.into_iter().for_each(|record| self.disk.write(record));
@@ -220,6 +221,9 @@ impl Executor {
         let Some(program) = self.program.as_mut() else { return (Vec::new(), false) };
         let records = std::mem::take(&mut program.records);
         let deeds = std::mem::take(&mut program.deeds);
+        if records.is_empty() && deeds.is_empty() {
+            return (Vec::new(), false);
+        }
         let must_wait = records.iter().any(Record::must_be_durable) || !program.unsynced.is_empty();
         if records.is_empty() && !must_wait {
             return (deeds, false);
@@ -232,7 +236,10 @@ impl Executor {
         let Some(program) = self.program.as_mut() else { return };
         program.connection = Some(connection);
         program.greeted_at = uptime;
-        let held = program.entries.iter().map(|(attempt, entry)| Held { attempt: *attempt, report: report_of(entry) });
+        let held = program
+            .entries
+            .iter()
+            .map(|(attempt, entry)| Held { attempt: *attempt, report: report_of(entry) });
         let hello = Hello {
             executor: self.name.clone(),
             slots: self.slots,
@@ -280,13 +287,13 @@ impl Executor {
 }
 
 impl Program {
-    pub(crate) const fn is_welcomed(&self) -> bool {
-        self.is_welcomed
-    }
-
     /// Tells whether its connection is good for nothing: an answer is overdue.
     pub(crate) fn is_unanswered(&self, uptime: u64) -> bool {
-        let sent = if self.is_welcomed { self.in_flight.front().map(|(_, sent)| *sent) } else { Some(self.greeted_at) };
+        let sent = if self.is_welcomed {
+            self.in_flight.front().map(|(_, sent)| *sent)
+        } else {
+            Some(self.greeted_at)
+        };
         self.connection.is_some() && sent.is_some_and(|sent| uptime > sent + ANSWER_MAX)
     }
 
@@ -339,7 +346,13 @@ impl Program {
         }
     }
 
-    fn objection(&mut self, start: &Start, spool: SpoolId, slots: usize, uptime: u64) -> Option<&'static str> {
+    fn objection(
+        &mut self,
+        start: &Start,
+        spool: SpoolId,
+        slots: usize,
+        uptime: u64,
+    ) -> Option<&'static str> {
         let attempt = start.attempt;
         let is_live = |entry: &Entry| !matches!(entry, Entry::Ended(_));
         let live = self.entries.iter().filter(|(_, entry)| is_live(entry));
@@ -400,9 +413,9 @@ impl Program {
         }
     }
 
-    /// Tells whether a process that was asked for is still to be started.
+    /// Tells whether a process that was asked for is still to be started; it is also where it is to be ended at once.
     pub(crate) fn wants(&self, attempt: AttemptId) -> bool {
-        matches!(self.entries.get(&attempt), Some(Entry::Starting))
+        matches!(self.entries.get(&attempt), Some(Entry::Starting | Entry::Killing(_)))
     }
 
     pub(crate) fn on_spawned(&mut self, attempt: AttemptId, at: Timestamp) {
@@ -447,7 +460,9 @@ impl Program {
 
 fn outcome(entry: &Entry, exit: Exit, at: Timestamp) -> AttemptEnd {
     match (exit, entry) {
-        (Exit::ByItself(Outcome::Succeeds), _) => AttemptEnd { exit_code: Some(0), ..ended(AttemptState::Succeeded, "", at) },
+        (Exit::ByItself(Outcome::Succeeds), _) => {
+            AttemptEnd { exit_code: Some(0), ..ended(AttemptState::Succeeded, "", at) }
+        }
         (Exit::ByItself(Outcome::Skips), _) => {
             AttemptEnd { exit_code: Some(0), is_skipped: true, ..ended(AttemptState::Succeeded, "", at) }
         }

@@ -1,1 +1,120 @@
-fn main() {}
+//! Many clusters in virtual time, each from a seed: masters that crash, stand still and are deposed between any two of
+//! their steps, executors that lose programs, machines and disks, networks that hold back and drop, clocks that err.
+//! A checker that knows nothing of the core goes over all that happens.
+//!
+//! `MILLRACE_SIM_SEEDS` says how many seeds are tried, `MILLRACE_SIM_SEED` replays one and prints what happened.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::print_stdout, clippy::disallowed_macros, reason = "a replayed seed is there to be read")]
+
+mod checker;
+mod clients;
+mod clock;
+mod executor;
+mod leader;
+mod machine;
+mod network;
+mod plan;
+#[path = "../reference/mod.rs"]
+mod reference;
+mod store;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use millrace_core::testing::Mutation;
+
+use self::{
+    plan::Plan,
+    world::{History, World},
+};
+
+/// Seeds that are tried where nothing else is asked for.
+const SEEDS: u64 = 2_000;
+/// Seeds within which each planted fault must be found.
+const PLANTED_SEEDS: u64 = 500;
+/// Seeds that are run twice.
+const REPEATED_SEEDS: u64 = 25;
+/// Lines of the trace that are shown of a seed that fails.
+const LINES_SHOWN: usize = 60;
+
+#[expect(clippy::disallowed_methods, reason = "which seeds to run is asked for by the environment")]
+fn asked(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|text| text.parse().unwrap())
+}
+
+/// Runs a seed; a panic of the core is a violation as any other.
+fn run(seed: u64, mutation: Option<Mutation>, is_traced: bool) -> History {
+    let world = || World::new(Plan::of(seed), mutation, is_traced).run();
+    catch_unwind(AssertUnwindSafe(world)).unwrap_or_else(|panic| {
+        let what = panic.downcast_ref::<String>().cloned();
+        let what = what.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        let violation = Some(format!("panic: {}", what.unwrap_or_default()));
+        History { violation, digest: (0, 0, 0, 0), lines: Vec::new() }
+    })
+}
+
+fn complain(seed: u64, violation: &str) -> ! {
+    let lines = run(seed, None, true).lines;
+    let shown = lines[lines.len().saturating_sub(LINES_SHOWN)..].join("\n");
+    let plan = Plan::of(seed);
+    panic!("seed {seed}: {violation}\n\n{plan:#?}\n\n{shown}\n\nreplay with: cargo xtask sim --seed {seed}");
+}
+
+/// Runs the seeds of which `part` of `parts` is asked for, so that several processors are used.
+fn run_part(part: u64, parts: u64) {
+    if let Some(seed) = asked("MILLRACE_SIM_SEED") {
+        if part == 0 {
+            replay(seed);
+        }
+        return;
+    }
+    let seeds = asked("MILLRACE_SIM_SEEDS").unwrap_or(SEEDS);
+    for seed in (part..seeds).step_by(usize::try_from(parts).unwrap()) {
+        if let Some(violation) = run(seed, None, false).violation {
+            complain(seed, &violation);
+        }
+    }
+}
+
+fn replay(seed: u64) {
+    let history = run(seed, None, true);
+    history.lines.iter().for_each(|line| println!("{line}"));
+    if let Some(violation) = history.violation {
+        complain(seed, &violation);
+    }
+    println!("seed {seed} breaks nothing");
+}
+
+#[test]
+fn no_even_seed_breaks_an_invariant() {
+    run_part(0, 2);
+}
+
+#[test]
+fn no_odd_seed_breaks_an_invariant() {
+    run_part(1, 2);
+}
+
+#[test]
+fn a_seed_tells_the_same_history_twice() {
+    for seed in 0..REPEATED_SEEDS {
+        assert_eq!(run(seed, None, false), run(seed, None, false), "seed {seed}");
+    }
+}
+
+#[test]
+fn every_planted_fault_is_found() {
+    if asked("MILLRACE_SIM_SEED").is_some() {
+        return;
+    }
+    let mut missed = Vec::new();
+    for mutation in Mutation::ALL {
+        let found =
+            (0..PLANTED_SEEDS).find_map(|seed| Some((seed, run(seed, Some(mutation), false).violation?)));
+        match found {
+            Some((seed, violation)) => println!("{mutation:?}: seed {seed}: {violation}"),
+            None => missed.push(mutation),
+        }
+    }
+    assert!(missed.is_empty(), "not found within {PLANTED_SEEDS} seeds: {missed:?}");
+}

@@ -18,7 +18,10 @@ pub(crate) type ConnectionId = u64;
 #[derive(Debug, Clone)]
 pub(crate) enum ToLeader {
     Hello(Box<Hello>),
-    Heartbeat { number: u64, held: Vec<(AttemptId, AttemptState)> },
+    Heartbeat {
+        number: u64,
+        held: Vec<(AttemptId, AttemptState)>,
+    },
     Report(AttemptId, Report),
     /// The executor has closed the connection.
     Closed,

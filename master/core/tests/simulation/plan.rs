@@ -162,14 +162,21 @@ fn definition(number: u64, random: &mut Random) -> String {
         writeln!(text, "timeout: {}s", random.between(60, 300)).unwrap();
     }
     if random.happens(40) {
-        let missed = random.pick(&["", ", catchup: true", ", misfire: skip", ", catchup: true, misfire: once"]);
+        let missed =
+            random.pick(&["", ", catchup: true", ", misfire: skip", ", catchup: true, misfire: once"]);
         writeln!(text, "schedule: {{ every: {}s{missed} }}", random.between(30, 600)).unwrap();
     }
     text.push_str("tasks:\n");
     for index in 0..random.between(1, 5) {
-        let after: Vec<String> = (0..index).filter(|_| random.happens(45)).map(|up| format!("t{up}")).collect();
-        writeln!(text, "  t{index}: {{ kind: shell, after: [{}]{}, with: {{ command: [make] }} }}", after.join(", "), policy(random))
-            .unwrap();
+        let after: Vec<String> =
+            (0..index).filter(|_| random.happens(45)).map(|up| format!("t{up}")).collect();
+        writeln!(
+            text,
+            "  t{index}: {{ kind: shell, after: [{}]{}, with: {{ command: [make] }} }}",
+            after.join(", "),
+            policy(random)
+        )
+        .unwrap();
     }
     text
 }
@@ -182,7 +189,8 @@ fn policy(random: &mut Random) -> String {
         write!(text, ", trigger_rule: {rule}").unwrap();
     }
     write!(text, ", retries: {}, retry_delay: {}s", random.below(3), random.between(1, 20)).unwrap();
-    write!(text, ", kill_grace: {}s, orphan_timeout: {}s", random.pick(&[0, 2, 10]), random.between(15, 30)).unwrap();
+    write!(text, ", kill_grace: {}s, orphan_timeout: {}s", random.pick(&[0, 2, 10]), random.between(15, 30))
+        .unwrap();
     write!(text, ", on_lost: {}", random.pick(&["retry", "retry", "confirm", "fail"])).unwrap();
     if random.happens(20) {
         write!(text, ", timeout: {}s", random.between(5, 40)).unwrap();

@@ -1,0 +1,105 @@
+//! Faults that tests plant, to see that they would be found. None of this is compiled into a program.
+//!
+//! Those of the scheduler stand at one place each behind the feature `testing`; those of whoever drives it (what leaves
+//! before it is durable, a fence or a term that is not compared) are planted by the simulation.
+
+use crate::{
+    batch::{Change, Proof},
+    scheduler::Scheduler,
+};
+use millrace_common::state::AttemptState;
+
+/// A fault that a test plants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mutation {
+    /// Starts leave before their assignment is durable.
+    StartsBeforeCommit,
+    /// Executors are told to forget a result before it is durable.
+    AcksBeforeCommit,
+    /// Clients are answered before their run is durable.
+    AnswersBeforeCommit,
+    /// The store takes what a deposed leader decided.
+    FenceForgotten,
+    /// An executor obeys a leader of a lower term than it has seen.
+    TermsForgotten,
+    /// An attempt counts as lost as soon as its executor is disconnected.
+    LossWaitIgnored,
+    /// The wait for a silent executor leaves out what clocks err, and the margin.
+    ClockErrorIgnored,
+    /// A new leader does not reckon with one that answers heartbeats after it was deposed.
+    AuthorityIgnored,
+    /// A new leader takes everything for lost that was live.
+    TakeoverLoses,
+    /// A result that comes after the end of its attempt is taken.
+    LateResultCounts,
+    /// Any new spool proves that nothing of the old one is alive.
+    NewSpoolProves,
+    /// A greeting proves what it does not name, though a later one may have overtaken it.
+    GreetingProves,
+    /// An executor speaks for attempts that were assigned to another spool of its name.
+    SpoolIgnored,
+    /// A schedule's cursor is committed apart from the runs that it made.
+    CursorApart,
+    /// An attempt that did not arrive is sent to another executor.
+    ResentElsewhere,
+}
+
+impl Mutation {
+    /// Every one of them.
+    pub const ALL: [Self; 15] = [
+        Self::StartsBeforeCommit,
+        Self::AcksBeforeCommit,
+        Self::AnswersBeforeCommit,
+        Self::FenceForgotten,
+        Self::TermsForgotten,
+        Self::LossWaitIgnored,
+        Self::ClockErrorIgnored,
+        Self::AuthorityIgnored,
+        Self::TakeoverLoses,
+        Self::LateResultCounts,
+        Self::NewSpoolProves,
+        Self::GreetingProves,
+        Self::SpoolIgnored,
+        Self::CursorApart,
+        Self::ResentElsewhere,
+    ];
+}
+
+impl Scheduler {
+    /// Plants a fault, for a test that is to find it.
+    pub fn plant(&mut self, mutation: Option<Mutation>) {
+        self.planted = mutation;
+        if self.is_planted(Mutation::TakeoverLoses) {
+            let live: Vec<_> =
+                self.state.executors.values().flat_map(|executor| executor.live.clone()).collect();
+            for attempt in live {
+                let end =
+                    self.proven_end(AttemptState::Lost, "another leader took over", Proof::OrphanTimePassed);
+                self.end_attempt(attempt, end);
+            }
+        }
+        let executors: Vec<_> = self.state.executors.keys().cloned().collect();
+        executors.iter().for_each(|executor| self.arm_loss(executor));
+    }
+
+    pub(crate) fn is_planted(&self, mutation: Mutation) -> bool {
+        self.planted == Some(mutation)
+    }
+
+    /// Makes a fact part of the next batch that is not so.
+    pub(crate) fn claim_wrongly(&mut self, change: Change) {
+        self.changes.push(change);
+    }
+
+    /// Takes out the movements of cursors, where they are to be committed apart from what they made.
+    pub(crate) fn cursors_apart(&mut self) -> Option<Vec<Change>> {
+        let is_cursor = |change: &Change| matches!(change, Change::CursorMoved { .. });
+        let is_mixed = self.changes.iter().any(is_cursor) && !self.changes.iter().all(is_cursor);
+        if !is_mixed || !self.is_planted(Mutation::CursorApart) {
+            return None;
+        }
+        let (cursors, rest) = std::mem::take(&mut self.changes).into_iter().partition(is_cursor);
+        self.changes = rest;
+        Some(cursors)
+    }
+}
