@@ -140,10 +140,15 @@ impl Ledger {
         Ok(())
     }
 
+    /// Tells whether there is anything to write or to do.
+    #[must_use]
+    pub fn has_batch(&self) -> bool {
+        !self.pending.records.is_empty() || !self.pending.actions.is_empty()
+    }
+
     /// Takes out what there is to write and to do; `None` where there is nothing.
     pub fn take_batch(&mut self) -> Option<Batch> {
-        let is_empty = self.pending.records.is_empty() && self.pending.actions.is_empty();
-        (!is_empty).then(|| std::mem::take(&mut self.pending))
+        self.has_batch().then(|| std::mem::take(&mut self.pending))
     }
 
     /// Returns when [`handle_timeout`](Self::handle_timeout) has something to do.

@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 use millrace_executor::{ExecutorConfig, is_run_kind, run_kind_main};
 use millrace_runtime::{
-    config::{self, ENVIRONMENT_PREFIX},
+    config,
     shutdown::run_until_signalled,
     telemetry,
 };
@@ -22,7 +22,7 @@ struct Arguments {
 enum Command {
     /// Runs the executor until it is told to stop by SIGTERM or SIGINT.
     Run {
-        /// Configuration file; keys may also be set as MILLRACE_KEY or MILLRACE_TABLE__KEY in the environment.
+        /// Configuration file; keys may also be set as MILLRACE_EXECUTOR_KEY or MILLRACE_EXECUTOR_TABLE__KEY in the environment.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
         /// Sets a key of the configuration, such as `slots=16`; wins over file and environment.
@@ -57,7 +57,7 @@ async fn main() -> ExitCode {
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let Command::Run { config, settings } = arguments.command;
     let flags: Vec<_> = settings.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
-    let config: ExecutorConfig = config::load(config.as_deref(), ENVIRONMENT_PREFIX, &flags)?;
+    let config: ExecutorConfig = config::load(config.as_deref(), "MILLRACE_EXECUTOR_", &flags)?;
     telemetry::init("info", config.log_format)?;
     run_until_signalled(|shutdown| millrace_executor::run(config, shutdown)).await?
 }

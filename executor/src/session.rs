@@ -343,10 +343,19 @@ impl Session {
         }
     }
 
+    /// Tells the leader that no more starts are taken. Where there is no room for it, starts are refused one by one.
+    pub(crate) fn announce_draining(&self) {
+        let State::Open { sender, .. } = &self.state else { return };
+        if sender.try_send(v1::ExecutorMessage { body: Some(Body::Draining(v1::Draining {})) }).is_err() {
+            tracing::debug!("the leader was not told that no more starts are taken");
+        }
+    }
+
     fn send_reports(&mut self) {
         let State::Open { sender, .. } = &self.state else { return };
         if let Ok(permit) = sender.try_reserve() {
-            permit.send(v1::ExecutorMessage { body: Some(Body::Reports(self.outbox.take())) });
+            let reports = self.outbox.take(SystemClock.now().uptime);
+            permit.send(v1::ExecutorMessage { body: Some(Body::Reports(reports)) });
         }
     }
 }

@@ -63,7 +63,8 @@ pub async fn run(
         .await
         .with_context(|| format!("cannot listen on {}: set `listen` to a free address", config.listen))?;
     let address = listener.local_addr()?;
-    let output = OutputStore::open(config.data_dir.join("output")).context("cannot open the output folder")?;
+    let output =
+        OutputStore::open(config.data_dir.join("output")).context("cannot open the output folder")?;
 
     let Elected { term, writer } =
         Solo.elect(&store, &config.name).await.context("cannot claim the leadership")?;
@@ -160,8 +161,7 @@ async fn restore(store: &Store, term: Term, limits: Limits, clock: &dyn Clock) -
     for problem in &loaded.problems {
         tracing::error!(error = %Chain(problem), "taken out of scheduling");
     }
-    let Restored { scheduler, quarantined } =
-        Scheduler::restore(term, loaded.snapshot, limits, clock.now())?;
+    let Restored { scheduler, quarantined } = Scheduler::restore(term, loaded.snapshot, limits, clock.now())?;
     for (run, problem) in quarantined {
         tracing::error!(run_id = %run, problem, "run taken out of scheduling: its rows contradict each other");
     }

@@ -122,7 +122,9 @@ pub enum SettingsError {
         path: PathBuf,
     },
     /// A schedule would not fit.
-    #[error("`runs_per_workflow_max` is {0}; it must be more than {FIRES_MAX}, which a schedule may start at once")]
+    #[error(
+        "`runs_per_workflow_max` is {0}; it must be more than {FIRES_MAX}, which a schedule may start at once"
+    )]
     RunsPerWorkflow(usize),
     /// Runs would vanish while they are looked at.
     #[error("`retention` is {}; it must be at least {}", ShowDuration(*.0), ShowDuration(RETENTION_MIN))]
@@ -206,7 +208,9 @@ mod tests {
 
     #[test]
     fn unknown_keys_and_wrong_values_are_refused_by_name() {
-        for (toml, key) in [("retenton = \"3d\"", "retenton"), ("retention = \"3\"", "retention"), ("pools = 3", "pools")] {
+        for (toml, key) in
+            [("retenton = \"3d\"", "retenton"), ("retention = \"3\"", "retention"), ("pools = 3", "pools")]
+        {
             let problem = loaded(toml).unwrap_err().to_string();
             assert!(problem.contains(key), "{problem}");
         }

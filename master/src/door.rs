@@ -102,13 +102,18 @@ impl Connection {
         if self.cut.as_mut().poll(context).is_ready() {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
-        let is_late = self.greeting.as_mut().is_some_and(|one| one.deadline.as_mut().poll(context).is_ready());
+        let is_late =
+            self.greeting.as_mut().is_some_and(|one| one.deadline.as_mut().poll(context).is_ready());
         if is_late { Err(io::ErrorKind::TimedOut.into()) } else { Ok(()) }
     }
 }
 
 impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         self.poll_alive(context)?;
         let before = into.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, into))?;
@@ -122,7 +127,11 @@ impl AsyncRead for Connection {
 }
 
 impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.poll_alive(context)?;
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
@@ -163,7 +172,9 @@ mod tests {
 
     use super::*;
 
-    async fn door(connections_max: usize) -> (Pin<Box<dyn Stream<Item = io::Result<Connection>>>>, String, CancellationToken) {
+    async fn door(
+        connections_max: usize,
+    ) -> (Pin<Box<dyn Stream<Item = io::Result<Connection>>>>, String, CancellationToken) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let cut = CancellationToken::new();

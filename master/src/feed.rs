@@ -62,15 +62,54 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Waits until something of the run was committed since the last call, or may have been; false once the term is over.
-    pub(crate) async fn changed(&mut self) -> bool {
+    /// Waits until something of the run was committed since the last call, or may have been.
+    pub(crate) async fn changed(&mut self) {
         loop {
             match self.notices.recv().await {
-                Ok(runs) if runs.contains(&self.run) => return true,
+                Ok(runs) if runs.contains(&self.run) => return,
                 Ok(_) => {}
-                Err(broadcast::error::RecvError::Lagged(_)) => return true,
-                Err(broadcast::error::RecvError::Closed) => return false,
+                Err(broadcast::error::RecvError::Lagged(_)) => return,
+                // The term is over and nothing changes any more; the reader is told by other means.
+                Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{FutureExt as _, poll};
+    use millrace_common::{state::RunState, time::Timestamp};
+
+    use super::*;
+
+    fn run(number: i64) -> RunId {
+        RunId::new(Timestamp::from_micros(number * 1_000), 7)
+    }
+
+    fn moved(run: RunId) -> Change {
+        let (from, to) = (RunState::Queued, RunState::Running);
+        Change::RunMoved { run, from, to, at: Timestamp::default(), reason: None }
+    }
+
+    #[tokio::test]
+    async fn a_watcher_hears_of_its_own_run_only() {
+        let feed = Feed::new();
+        let mut watch = feed.watch(run(1));
+        feed.publish(&[moved(run(2))]);
+        assert!(poll!(std::pin::pin!(watch.changed())).is_pending());
+        feed.publish(&[moved(run(2)), moved(run(1)), moved(run(1))]);
+        assert!(watch.changed().now_or_never().is_some());
+        assert!(watch.changed().now_or_never().is_none(), "once for each commit");
+    }
+
+    #[tokio::test]
+    async fn a_watcher_that_missed_notices_looks_again() {
+        let feed = Feed::new();
+        let mut watch = feed.watch(run(1));
+        for _ in 0..=NOTICES_MAX {
+            feed.publish(&[moved(run(2))]);
+        }
+        assert!(watch.changed().now_or_never().is_some());
     }
 }

@@ -15,13 +15,10 @@ use millrace_store::{CommitError, Writer};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
+use self::{inbox::Inbox, outbox::Outbox};
 pub(crate) use self::{
     inbox::{Handle, LeaderGone},
     prune::Pruner,
-};
-use self::{
-    inbox::{Inbound, Inbox},
-    outbox::Outbox,
 };
 use crate::feed::Feed;
 
@@ -78,7 +75,8 @@ async fn lead(parts: TermParts, shutdown: CancellationToken) -> Result<(), Commi
     let mut inbound = Vec::with_capacity(INPUTS_PER_WAKE_MAX);
     loop {
         let now = clock.now();
-        let next = scheduler.poll_timeout().map_or_else(|| pruner.due(), |deadline| deadline.min(pruner.due()));
+        let next =
+            scheduler.poll_timeout().map_or_else(|| pruner.due(), |deadline| deadline.min(pruner.due()));
         // Biased: a stop comes before new work. The arms hold no logic, so that none of it depends on which one wins.
         tokio::select! {
             biased;
@@ -86,6 +84,9 @@ async fn lead(parts: TermParts, shutdown: CancellationToken) -> Result<(), Commi
             () = inbox.take(&mut inbound, INPUTS_PER_WAKE_MAX) => {}
             () = tokio::time::sleep(next.since(now.uptime).min(SLEEP_MAX)) => {}
         }
+        // Whoever is about to hand something in may do so: it then shares the commit.
+        tokio::task::yield_now().await;
+        inbox.take_ready(&mut inbound, INPUTS_PER_WAKE_MAX);
         let now = clock.now();
         for item in inbound.drain(..) {
             if let Some(input) = outbox.admit(item) {
@@ -95,7 +96,7 @@ async fn lead(parts: TermParts, shutdown: CancellationToken) -> Result<(), Commi
         scheduler.handle_timeout(now);
         while let Some(batch) = scheduler.take_batch() {
             commit_and_release(&mut writer, &mut outbox, batch).await?;
-            for input in outbox.take_inputs() {
+            for input in outbox.take_inputs(now.wall) {
                 scheduler.handle(now, input);
             }
         }
@@ -103,7 +104,11 @@ async fn lead(parts: TermParts, shutdown: CancellationToken) -> Result<(), Commi
     }
 }
 
-async fn commit_and_release(writer: &mut Writer, outbox: &mut Outbox, batch: Batch) -> Result<(), CommitError> {
+async fn commit_and_release(
+    writer: &mut Writer,
+    outbox: &mut Outbox,
+    batch: Batch,
+) -> Result<(), CommitError> {
     let committed = writer.commit(batch).await?;
     log_changes(&committed.changes);
     outbox.release(&committed.changes, committed.effects);
@@ -113,7 +118,8 @@ async fn commit_and_release(writer: &mut Writer, outbox: &mut Outbox, batch: Bat
 /// Returns what a panic said.
 fn text_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without words".to_owned())
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without words".to_owned())
 }
 
 /// State changes are logged from what was committed, in this one place, so that log and database agree.
@@ -133,7 +139,9 @@ fn log_changes(changes: &[Change]) {
             Change::RunMoved { run, from, to, .. } => {
                 tracing::info!(run_id = %run, state_from = %from, state_to = %to, "run moved");
             }
-            Change::RunEnding { run, reason, .. } => tracing::info!(run_id = %run, %reason, "run is being ended"),
+            Change::RunEnding { run, reason, .. } => {
+                tracing::info!(run_id = %run, %reason, "run is being ended")
+            }
             Change::TaskMoved { instance, from, to, .. } => {
                 tracing::debug!(run_id = %instance.run, task = instance.index, state_from = %from, state_to = %to, "task moved");
             }
@@ -156,20 +164,5 @@ impl std::fmt::Debug for TermParts {
     }
 }
 
-impl Inbox {
-    /// Waits for something and takes all that is there, up to `max`.
-    ///
-    /// Cancellation-safe: what was not returned stays queued.
-    async fn take(&mut self, into: &mut Vec<Inbound>, max: usize) -> usize {
-        self.queue.recv_many(into, max).await
-    }
-
-    /// Takes what is there already, up to `max` together with what was taken before.
-    fn take_ready(&mut self, into: &mut Vec<Inbound>, max: usize) {
-        while into.len() < max
-            && let Ok(item) = self.queue.try_recv()
-        {
-            into.push(item);
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

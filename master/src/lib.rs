@@ -1,7 +1,7 @@
 //! The master: leads, schedules and serves.
 //!
-//! A [`term`](leader) owns everything that a leader owns: the scheduler, the writer behind the fence, the executors'
-//! sessions. Everybody else holds a cheap [`Handle`](leader::Handle) and asks. Reads go to the store and never to the
+//! A term owns everything that a leader owns: the scheduler, the writer behind the fence, the executors'
+//! sessions. Everybody else holds a cheap handle and asks. Reads go to the store and never to the
 //! scheduler's memory, except for questions about why something waits.
 
 mod app;

@@ -24,7 +24,7 @@ struct Arguments {
 enum Command {
     /// Runs until it is told to stop.
     Run {
-        /// Settings in TOML, with the tables [master] and [executor].
+        /// Settings in TOML, with the tables `master` and `executor`.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
         /// Folder of everything that is kept: database, token, spool, output.
@@ -56,7 +56,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Demo { data, keep } => {
             telemetry::init("warn", telemetry::Format::Text)?;
             runtime()?.block_on(async {
-                shutdown::run_until_signalled(|token| demo::run(data, keep, token)).await?
+                Box::pin(shutdown::run_until_signalled(|token| demo::run(data, keep, token))).await?
             })
         }
     }
@@ -66,7 +66,7 @@ fn run(file: Option<&std::path::Path>, data: Option<PathBuf>) -> anyhow::Result<
     telemetry::init("info", telemetry::Format::Text)?;
     let config = config::load(file, data)?;
     runtime()?.block_on(async {
-        shutdown::run_until_signalled(|token| async { node::run(config, token, |_| {}).await }).await?
+        Box::pin(shutdown::run_until_signalled(|token| Box::pin(node::run(config, token, |_| {})))).await?
     })?;
     Ok(ExitCode::SUCCESS)
 }

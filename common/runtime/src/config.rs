@@ -16,27 +16,6 @@ use self::layer::Layers;
 pub use self::layer::Origin;
 pub use self::quantity::{duration_text, optional_duration_text, size_text};
 
-/// The prefix of environment variables that set keys: `MILLRACE_A__B` sets `a.b`.
-pub const ENVIRONMENT_PREFIX: &str = "MILLRACE_";
-
-/// Variables with the prefix that mean something else: the log filter, where masterctl finds its cluster, and what an
-/// attempt's process is told (a program may be started by one).
-const NOT_KEYS: &[&str] = &[
-    "MILLRACE_LOG",
-    "MILLRACE_CONFIG",
-    "MILLRACE_MASTER",
-    "MILLRACE_TOKEN_FILE_MASTERCTL",
-    "MILLRACE_RUN_ID",
-    "MILLRACE_WORKFLOW",
-    "MILLRACE_TASK",
-    "MILLRACE_ATTEMPT",
-    "MILLRACE_FENCE_TOKEN",
-    "MILLRACE_VALUES",
-    "MILLRACE_LOGICAL_DATE",
-    "MILLRACE_DATA_INTERVAL_START",
-    "MILLRACE_DATA_INTERVAL_END",
-];
-
 /// Bytes of the largest configuration file that is read.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 
@@ -73,7 +52,8 @@ pub enum ConfigError {
     },
 }
 
-/// Loads a configuration; `flags` are pairs of a key such as `a.b` and its value as text.
+/// Loads a configuration. `environment_prefix` is the program's own, such as `MILLRACE_EXECUTOR_`, with which
+/// `MILLRACE_EXECUTOR_A__B` sets `a.b`; variables of other programs and of attempts never fall under it. `flags` are pairs of a key such as `a.b` and its value as text.
 ///
 /// Values from the environment and from flags are read as TOML where they look like it (numbers, `true`, lists, tables,
 /// quoted text) and are text otherwise.
@@ -102,7 +82,6 @@ fn load_from<T: DeserializeOwned>(
         None => Layers::new(Table::new(), Origin::Defaults),
     };
     let mut variables: Vec<_> = variables
-        .filter(|(name, _)| !NOT_KEYS.contains(&name.as_str()))
         .filter_map(|(name, value)| Some((name.strip_prefix(prefix)?.to_ascii_lowercase(), name, value)))
         .filter(|(key, ..)| !key.is_empty())
         .collect();

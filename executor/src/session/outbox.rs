@@ -1,7 +1,7 @@
 //! Reports on their way to the leader: only the newest of each attempt, many in one message.
 //!
 //! A start is told a moment later than it happens, because most short attempts end within that moment and then one report
-//! says it all. Ends are never held back.
+//! says it all. Ends are never held back, and they do not take with them what still waits.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -12,7 +12,7 @@ use super::wire;
 use crate::ledger::Report;
 
 /// How long news that nobody waits for may be held back.
-const DELAY: Duration = Duration::from_millis(5);
+const DELAY: Duration = Duration::from_millis(20);
 /// Reports of one message; one with values of 64 KiB each would still be far from the limit of a message.
 const REPORTS_MAX: usize = 1_000;
 /// Bytes of the texts of one message, under the 4 MiB that a receiver takes by default.
@@ -21,15 +21,16 @@ const BYTES_MAX: usize = 2 << 20;
 /// Reports that have not left yet.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
-    reports: BTreeMap<AttemptId, Report>,
+    reports: BTreeMap<AttemptId, (Uptime, Report)>,
     due: Option<Uptime>,
 }
 
 impl Outbox {
     pub(super) fn push(&mut self, now: Uptime, attempt: AttemptId, report: Report) {
-        let due = if matches!(report, Report::Ended(_)) { now } else { now + DELAY };
+        let held_until = if matches!(report, Report::Ended(_)) { now } else { now + DELAY };
+        let due = self.reports.get(&attempt).map_or(held_until, |(earlier, _)| held_until.min(*earlier));
         self.due = Some(self.due.map_or(due, |earlier| earlier.min(due)));
-        self.reports.insert(attempt, report);
+        self.reports.insert(attempt, (due, report));
     }
 
     /// Forgets everything: a greeting has told it.
@@ -47,23 +48,31 @@ impl Outbox {
         self.reports.is_empty()
     }
 
-    /// Takes out a message.
-    pub(super) fn take(&mut self) -> v1::Reports {
-        let mut reports = Vec::new();
-        let mut bytes = 0;
-        while reports.len() < REPORTS_MAX
-            && bytes < BYTES_MAX
-            && let Some((attempt, report)) = self.reports.pop_first()
-        {
-            if let Report::Ended(end) = &report {
-                bytes += end.values.len() + end.reason.len();
-            }
-            reports.push(wire::report(attempt, report));
-        }
-        if self.reports.is_empty() {
-            self.due = None;
-        }
+    /// Takes out a message of what is due.
+    pub(super) fn take(&mut self, now: Uptime) -> v1::Reports {
+        let (mut count, mut bytes) = (0, 0);
+        let leaving: Vec<_> = self
+            .reports
+            .extract_if(.., |_, (due, report)| {
+                let leaves = *due <= now && count < REPORTS_MAX && bytes < BYTES_MAX;
+                if leaves {
+                    count += 1;
+                    bytes += texts(report);
+                }
+                leaves
+            })
+            .collect();
+        self.due = self.reports.values().map(|(due, _)| *due).min();
+        let reports = leaving.into_iter().map(|(attempt, (_, report))| wire::report(attempt, report)).collect();
         v1::Reports { reports }
+    }
+}
+
+/// Returns the bytes of a report that can be many.
+fn texts(report: &Report) -> usize {
+    match report {
+        Report::Ended(end) => end.values.len() + end.reason.len(),
+        Report::Accepted | Report::Started { .. } => 0,
     }
 }
 
@@ -87,13 +96,15 @@ mod tests {
         let mut outbox = Outbox::default();
         outbox.push(at(100), attempt(1), Report::Accepted);
         outbox.push(at(101), attempt(2), Report::Accepted);
-        assert_eq!(outbox.due(), Some(at(105)));
+        assert_eq!(outbox.due(), Some(at(120)));
         let end = End::without_exit(AttemptState::Succeeded, "", Timestamp::from_micros(1));
         outbox.push(at(102), attempt(1), Report::Ended(end));
         assert_eq!(outbox.due(), Some(at(102)));
-        let reports = outbox.take().reports;
-        assert_eq!(reports.len(), 2);
+        let reports = outbox.take(at(102)).reports;
+        assert_eq!(reports.len(), 1, "what still waits does not leave with an end");
         assert!(matches!(reports[0].body, Some(v1::report::Body::Ended(_))));
+        assert_eq!((outbox.due(), outbox.is_empty()), (Some(at(121)), false));
+        assert_eq!(outbox.take(at(121)).reports.len(), 1);
         assert_eq!((outbox.due(), outbox.is_empty()), (None, true));
     }
 
@@ -103,8 +114,8 @@ mod tests {
         for number in 1..=REPORTS_MAX as u32 + 1 {
             outbox.push(at(1), attempt(number), Report::Accepted);
         }
-        assert_eq!(outbox.take().reports.len(), REPORTS_MAX);
+        assert_eq!(outbox.take(at(100)).reports.len(), REPORTS_MAX);
         assert!(outbox.due().is_some());
-        assert_eq!(outbox.take().reports.len(), 1);
+        assert_eq!(outbox.take(at(100)).reports.len(), 1);
     }
 }

@@ -75,7 +75,7 @@ pub enum Reason {
     Paused,
     /// The run is being ended.
     Ending(Arc<str>),
-    /// No executor is connected.
+    /// No executor is connected, or none that takes starts.
     NoExecutor,
     /// No connected executor carries the labels.
     NoExecutorWithLabels(Arc<BTreeMap<String, String>>),
@@ -157,7 +157,7 @@ impl fmt::Display for Reason {
             }
             Self::Paused => f.write_str("the run is paused; resume it"),
             Self::Ending(reason) => write!(f, "the run is being ended: {reason}"),
-            Self::NoExecutor => f.write_str("no executor is connected"),
+            Self::NoExecutor => f.write_str("no executor that takes starts is connected"),
             Self::NoExecutorWithLabels(labels) => {
                 f.write_str("no connected executor carries the labels ")?;
                 for (at, (key, value)) in labels.iter().enumerate() {

@@ -22,6 +22,8 @@ pub enum Input {
     Requested(RequestId, Request),
     /// An executor registered with this leader and told everything that it holds.
     ExecutorConnected(SessionId, Box<Hello>),
+    /// An executor takes no more starts; what it runs goes on.
+    ExecutorDraining(SessionId),
     /// A session ended; its executor may be back at any time.
     ExecutorDisconnected(SessionId),
     /// An executor's periodic account.

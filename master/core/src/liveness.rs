@@ -91,6 +91,7 @@ impl Scheduler {
         heard.at = at;
         heard.boots.insert(hello.boot.clone());
         executor.session = Some(session);
+        executor.is_draining = false;
         executor.spool = Some(hello.spool);
         executor.slots = hello.slots;
         executor.labels.clone_from(&hello.labels);
@@ -130,6 +131,10 @@ impl Scheduler {
         let executor = self.state.executors.get(&live.executor)?;
         let is_same_spool = live.spool == hello.spool;
         if is_same_spool && live.state == AttemptState::Assigned {
+            #[cfg(feature = "testing")]
+            if self.is_planted(Mutation::NotResent) {
+                return None;
+            }
             #[cfg(feature = "testing")]
             if self.is_planted(Mutation::ResentElsewhere)
                 && let Some(other) = self.state.sessions.keys().copied().find(|other| *other != session)
@@ -178,6 +183,14 @@ impl Scheduler {
         self.end_attempt(attempt, end);
     }
 
+    pub(crate) fn on_executor_draining(&mut self, session: SessionId) {
+        let executor = self.state.sessions.get(&session).and_then(|name| self.state.executors.get_mut(name));
+        match executor {
+            Some(executor) => executor.is_draining = true,
+            None => self.count_refusal("drain_without_session"),
+        }
+    }
+
     pub(crate) fn on_executor_disconnected(&mut self, session: SessionId) {
         let Some(name) = self.state.sessions.remove(&session) else { return };
         if let Some(executor) = self.state.executors.get_mut(&name) {
@@ -204,6 +217,12 @@ impl Scheduler {
         self.end_missing(&name, held);
         for (attempt, state) in held {
             match self.standing(&name, *attempt) {
+                // It ended without a report that arrived: whoever is asked to end it tells how it ended.
+                #[cfg(feature = "testing")]
+                Standing::Here if self.is_planted(Mutation::EndNotAskedFor) => {}
+                Standing::Here if state.is_final() => {
+                    self.ask_to_end(session, *attempt, "its end did not arrive")
+                }
                 Standing::Here | Standing::Quarantined => {}
                 Standing::Gone | Standing::Elsewhere => self.answer_void(session, *attempt, state.is_final()),
             }
@@ -212,12 +231,15 @@ impl Scheduler {
 
     /// Tells an executor what to do with an attempt that does not count: end what lives of it, forget what ended.
     pub(crate) fn answer_void(&mut self, session: SessionId, attempt: AttemptId, has_ended: bool) {
-        let message = if has_ended {
-            Message::Ack(attempt)
+        if has_ended {
+            self.push_effect(Effect::Send(session, Message::Ack(attempt)));
         } else {
-            let reason = "the attempt has ended for the leader".into();
-            Message::Kill { attempt, grace: Duration::ZERO, reason }
-        };
+            self.ask_to_end(session, attempt, "the attempt has ended for the leader");
+        }
+    }
+
+    fn ask_to_end(&mut self, session: SessionId, attempt: AttemptId, reason: &'static str) {
+        let message = Message::Kill { attempt, grace: Duration::ZERO, reason: reason.into() };
         self.push_effect(Effect::Send(session, message));
     }
 
@@ -242,20 +264,10 @@ impl Scheduler {
         let may_pass = task.on_lost != OnLost::Confirm && !executor.speaks_for(live.spool);
         let wait = self.limits.loss_wait(task.orphan_timeout, task.kill_grace);
         #[cfg(feature = "testing")]
-        let wait = match () {
-            () if self.is_planted(Mutation::LossWaitIgnored) => Duration::ZERO,
-            () if self.is_planted(Mutation::ClockErrorIgnored) => {
-                task.orphan_timeout + task.kill_grace + self.limits.kill_verify
-            }
-            () => wait,
-        };
+        let wait = self.wait_wrongly(task, wait);
         let heard_at = executor.heard_at(Some(live.spool));
         #[cfg(feature = "testing")]
-        let heard_at = if self.is_planted(Mutation::AuthorityIgnored) && heard_at == executor.heard_before {
-            Uptime::new(heard_at.since_boot().saturating_sub(self.limits.authority))
-        } else {
-            heard_at
-        };
+        let heard_at = self.heard_wrongly(executor, heard_at);
         may_pass.then(|| heard_at + wait)
     }
 

@@ -70,7 +70,7 @@ struct Room<'a> {
 
 impl<'a> Room<'a> {
     fn of(state: &'a State, limits: &'a Limits) -> Self {
-        let connected = || state.executors.iter().filter(|(_, executor)| executor.is_connected());
+        let connected = || state.executors.iter().filter(|(_, executor)| executor.takes_starts());
         Self {
             state,
             limits,

@@ -79,6 +79,7 @@ impl Scheduler {
         match input {
             Input::Requested(id, request) => self.on_requested(id, request),
             Input::ExecutorConnected(session, hello) => self.on_executor_connected(session, *hello),
+            Input::ExecutorDraining(session) => self.on_executor_draining(session),
             Input::ExecutorDisconnected(session) => self.on_executor_disconnected(session),
             Input::HeartbeatReceived { session, number, held } => {
                 self.on_heartbeat_received(session, number, &held)

@@ -2,7 +2,7 @@
 //!
 //! `MILLRACE_BLESS=1` writes the transcripts anew; the diff of the commit then shows what changed. Each script is also run
 //! with leaders that fail after one of its commands, and after all of them: everything must end as it does without.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(
     clippy::disallowed_methods,
     reason = "scripts are files, and blessing is asked for by the environment"

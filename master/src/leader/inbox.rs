@@ -43,6 +43,15 @@ impl Inbox {
             std::future::pending().await
         }
     }
+
+    /// Takes what is there already, up to `max` together with what was taken before.
+    pub(super) fn take_ready(&mut self, into: &mut Vec<Inbound>, max: usize) {
+        while into.len() < max
+            && let Ok(item) = self.queue.try_recv()
+        {
+            into.push(item);
+        }
+    }
 }
 
 /// Reaches the leader of this process. Cheap to clone.

@@ -9,6 +9,7 @@ use millrace_common::{
     id::{AttemptId, SessionId},
     state::AttemptState,
     term::Term,
+    time::Timestamp,
 };
 use millrace_core::{Answer, AttemptEnd, Change, Effect, Input, Message, Proof, Report, RequestId, Start};
 use millrace_proto::{
@@ -92,8 +93,8 @@ impl Outbox {
     }
 
     /// Returns what the scheduler must learn about what could not be sent.
-    pub(super) fn take_inputs(&mut self) -> Vec<Input> {
-        let refused = std::mem::take(&mut self.too_large).into_iter().map(refused);
+    pub(super) fn take_inputs(&mut self, now: Timestamp) -> Vec<Input> {
+        let refused = std::mem::take(&mut self.too_large).into_iter().map(|one| refused(now, one));
         let broken = self.sessions.take_broken().into_iter().map(Input::ExecutorDisconnected);
         refused.chain(broken).collect()
     }
@@ -196,7 +197,7 @@ impl Gathered {
 }
 
 /// Says of an attempt that it was never sent and never can be; no other try would be smaller.
-fn refused((session, attempt, bytes): (SessionId, AttemptId, usize)) -> Input {
+fn refused(now: Timestamp, (session, attempt, bytes): (SessionId, AttemptId, usize)) -> Input {
     let reason = format!(
         "its parameters and the values handed to it have {bytes} bytes, an executor takes {START_BYTES_MAX}: hand on less"
     );
@@ -208,7 +209,7 @@ fn refused((session, attempt, bytes): (SessionId, AttemptId, usize)) -> Input {
         is_skipped: false,
         is_permanent: true,
         started_at: None,
-        ended_at: millrace_common::time::Timestamp::default(),
+        ended_at: now,
         log_bytes: 0,
         proof: Proof::Refused,
     };

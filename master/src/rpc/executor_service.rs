@@ -1,71 +1,107 @@
 //! What executors call.
 
-use std::{pin::Pin, sync::Arc};
+use std::{net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::Stream;
-use millrace_common::id::SessionId;
-use millrace_core::Input;
+use millrace_common::{id::SessionId, term::Term};
+use millrace_core::{Hello, Input};
 use millrace_proto::{
     PROTOCOL,
     convert::{self, WireError},
     v1::{self, executor_message::Body, executor_service_server::ExecutorService},
 };
 use tokio::sync::mpsc;
-use tokio_stream::{StreamExt, wrappers::ReceiverStream};
-use tokio_util::task::TaskTracker;
-use tonic::{Request, Response, Status, Streaming};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::{status, wire};
+use super::{
+    session::{self, Listener, SessionStream},
+    status, wire,
+};
 use crate::{
-    leader::{Handle, LeaderGone, sessions::SESSION_QUEUE_MAX},
-    output::OutputStore,
+    leader::{Handle, LeaderGone},
+    output::{AppendError, OutputStore},
 };
 
-/// Answers about kept output that wait for one executor.
+/// How long an executor may take to say who it is.
+const HELLO_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long an executor may take to read why its output is no longer taken.
+const FAREWELL_TIME_MAX: Duration = Duration::from_secs(2);
+/// Answers about kept output that wait for one executor; it sends no more until it reads them.
 const KEPT_QUEUE_MAX: usize = 64;
 
 /// The service.
 #[derive(Debug, Clone)]
 pub(crate) struct Executors {
+    pub(crate) term: Term,
     pub(crate) leader: Handle,
     pub(crate) output: Arc<OutputStore>,
     pub(crate) tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
 }
 
-/// Why a session's stream ended on our side.
+/// Why a session ended on our side.
 #[derive(Debug, thiserror::Error)]
 enum SessionEnd {
+    #[error("the executor ended it")]
+    Closed,
+    #[error("the connection is gone")]
+    ReaderGone,
+    #[error("the executor does not read what it is told")]
+    TooSlow,
+    #[error("this master is stopping")]
+    Stopping,
     #[error(transparent)]
     Wire(#[from] WireError),
     #[error(transparent)]
     Leader(#[from] LeaderGone),
-    #[error(transparent)]
+    #[error("{}", .0.message())]
     Stream(#[from] Status),
+}
+
+impl SessionEnd {
+    /// Returns what the executor is told, where it is to be told and listens.
+    fn status(self) -> Option<Status> {
+        match self {
+            Self::Closed | Self::ReaderGone => None,
+            Self::TooSlow => Some(status::of(Code::ResourceExhausted, self.to_string())),
+            Self::Stopping => Some(status::stopping()),
+            Self::Wire(error) => Some(status::of_wire(&error)),
+            Self::Leader(error) => Some(status::of_leader_gone(error)),
+            // It arrives where the stream was broken by a message that we refused, and nowhere else.
+            Self::Stream(status) => Some(status),
+        }
+    }
 }
 
 #[tonic::async_trait]
 impl ExecutorService for Executors {
-    type SessionStream = ReceiverStream<Result<v1::LeaderMessage, Status>>;
+    type SessionStream = SessionStream;
     type ShipOutputStream = Pin<Box<dyn Stream<Item = Result<v1::OutputKept, Status>> + Send>>;
 
     async fn session(
         &self,
         request: Request<Streaming<v1::ExecutorMessage>>,
-    ) -> Result<Response<Self::SessionStream>, Status> {
+    ) -> Result<Response<SessionStream>, Status> {
+        let peer = request.remote_addr();
         let mut messages = request.into_inner();
-        let hello = first_hello(&mut messages).await?;
+        let hello = tokio::time::timeout(HELLO_TIME_MAX, self.first_hello(&mut messages));
+        let hello = hello.await.map_err(|_| {
+            Status::deadline_exceeded(format!("no Hello within {} s", HELLO_TIME_MAX.as_secs()))
+        })??;
         let executor = hello.executor.clone();
-        let (sender, receiver) = mpsc::channel(SESSION_QUEUE_MAX);
+        let (sender, listener, stream) = session::open();
         let session = self.leader.connect(hello, sender).await.map_err(status::of_leader_gone)?;
-        tracing::info!(executor_id = %executor, session_id = session.0, "executor connected");
-        let leader = self.leader.clone();
+        tracing::info!(executor_id = %executor, session_id = session.0, peer = %shown(peer), "executor connected");
+        let service = self.clone();
         self.tasks.spawn(async move {
-            let end = receive(&leader, session, messages).await;
-            tracing::info!(executor_id = %executor, session_id = session.0, end = ?end.err(), "executor disconnected");
+            let end = service.listen(session, messages, listener).await;
+            tracing::info!(executor_id = %executor, session_id = session.0, %end, "executor disconnected");
             // The leader being gone, nobody needs to know.
-            let _ = leader.input(Input::ExecutorDisconnected(session)).await;
+            let _ = service.leader.input(Input::ExecutorDisconnected(session)).await;
         });
-        Ok(Response::new(forward(&self.tasks, receiver)))
+        Ok(Response::new(stream))
     }
 
     async fn ship_output(
@@ -73,36 +109,88 @@ impl ExecutorService for Executors {
         request: Request<Streaming<v1::OutputChunk>>,
     ) -> Result<Response<Self::ShipOutputStream>, Status> {
         let mut chunks = request.into_inner();
-        let output = Arc::clone(&self.output);
         let (sender, receiver) = mpsc::channel(KEPT_QUEUE_MAX);
+        let service = self.clone();
         self.tasks.spawn(async move {
-            while let Some(chunk) = chunks.next().await {
-                let kept = match chunk {
-                    Ok(chunk) => keep(&output, chunk).await,
-                    Err(status) => Err(status),
-                };
-                let is_broken = kept.is_err();
-                if sender.send(kept).await.is_err() || is_broken {
-                    return;
-                }
+            let end = tokio::select! {
+                biased;
+                () = service.stop.cancelled() => Some(status::stopping()),
+                () = sender.closed() => None,
+                end = service.keep_all(&mut chunks, &sender) => end,
+            };
+            if let Some(status) = end {
+                // An executor that has gone, or reads nothing, does without it.
+                let _ = tokio::time::timeout(FAREWELL_TIME_MAX, sender.send(Err(status))).await;
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 }
 
-async fn first_hello(messages: &mut Streaming<v1::ExecutorMessage>) -> Result<millrace_core::Hello, Status> {
-    let first = messages.message().await?.and_then(|message| message.body);
-    let Some(Body::Hello(hello)) = first else {
-        return Err(Status::invalid_argument("the first message of a session is Hello"));
-    };
-    if hello.protocol != PROTOCOL {
-        let asked = hello.protocol;
-        return Err(Status::failed_precondition(format!(
-            "the executor speaks protocol {asked}, this master speaks {PROTOCOL}: upgrade the older of the two"
-        )));
+impl Executors {
+    async fn first_hello(&self, messages: &mut Streaming<v1::ExecutorMessage>) -> Result<Hello, Status> {
+        let first = messages.message().await?.and_then(|message| message.body);
+        let Some(Body::Hello(hello)) = first else {
+            return Err(Status::invalid_argument("the first message of a session is Hello"));
+        };
+        if hello.protocol != PROTOCOL {
+            let asked = hello.protocol;
+            return Err(status::not_now(format!(
+                "the executor speaks protocol {asked}, this master speaks {PROTOCOL}: upgrade the older of the two"
+            )));
+        }
+        if hello.term_seen > self.term.0 {
+            let (seen, term) = (hello.term_seen, self.term);
+            return Err(status::not_now(format!(
+                "the executor has obeyed term {seen}, this master leads term {term}: it is of another cluster, or its \
+                 database is older than it was"
+            )));
+        }
+        wire::hello(hello).map_err(|error| status::of_wire(&error))
     }
-    wire::hello(hello).map_err(|error| status::of_wire(&error))
+
+    /// Passes on what the executor says until its session ends; says why, to the executor too.
+    async fn listen(
+        &self,
+        session: SessionId,
+        messages: Streaming<v1::ExecutorMessage>,
+        listener: Listener,
+    ) -> String {
+        let Listener { fault, reader_gone, too_slow } = listener;
+        // Biased: whatever ends the session comes before further messages of it. Dropping `receive` loses only those.
+        let end = tokio::select! {
+            biased;
+            () = self.stop.cancelled() => SessionEnd::Stopping,
+            () = too_slow.cancelled() => SessionEnd::TooSlow,
+            () = reader_gone.cancelled() => SessionEnd::ReaderGone,
+            end = receive(&self.leader, session, messages) => end.err().unwrap_or(SessionEnd::Closed),
+        };
+        let text = end.to_string();
+        if let Some(status) = end.status() {
+            // Nobody may be there to read it.
+            let _ = fault.send(status);
+        }
+        text
+    }
+
+    /// Keeps chunks and says so, until there are no more or one of them cannot be kept.
+    async fn keep_all(
+        &self,
+        chunks: &mut Streaming<v1::OutputChunk>,
+        sender: &mpsc::Sender<Result<v1::OutputKept, Status>>,
+    ) -> Option<Status> {
+        loop {
+            let chunk = match chunks.message().await {
+                Ok(chunk) => chunk?,
+                Err(status) => return Some(status),
+            };
+            let kept = match keep(&self.output, chunk).await {
+                Ok(kept) => kept,
+                Err(status) => return Some(status),
+            };
+            sender.send(Ok(kept)).await.ok()?;
+        }
+    }
 }
 
 /// Passes on what the executor says until its stream ends.
@@ -120,6 +208,7 @@ async fn receive(
                 let held = wire::held_states(heartbeat.held)?;
                 leader.input(Input::HeartbeatReceived { session, number: heartbeat.number, held }).await?;
             }
+            Body::Draining(_) => leader.input(Input::ExecutorDraining(session)).await?,
             Body::Reports(reports) => {
                 for report in reports.reports {
                     let (attempt, report) = wire::report(report)?;
@@ -131,27 +220,19 @@ async fn receive(
     Ok(())
 }
 
-/// Turns the session's queue into the response stream; ends when the leader drops its sender.
-fn forward(
-    tasks: &TaskTracker,
-    mut messages: mpsc::Receiver<v1::LeaderMessage>,
-) -> ReceiverStream<Result<v1::LeaderMessage, Status>> {
-    let (sender, receiver) = mpsc::channel(1);
-    tasks.spawn(async move {
-        while let Some(message) = messages.recv().await {
-            if sender.send(Ok(message)).await.is_err() {
-                return;
-            }
-        }
-    });
-    ReceiverStream::new(receiver)
-}
-
 async fn keep(output: &OutputStore, chunk: v1::OutputChunk) -> Result<v1::OutputKept, Status> {
     let attempt = convert::attempt(chunk.attempt.as_ref()).map_err(|error| status::of_wire(&error))?;
-    let kept = output.append(attempt, chunk.offset, &chunk.bytes, chunk.is_last).await.map_err(|error| {
-        tracing::error!(%attempt, %error, "output could not be kept");
-        Status::internal("the output could not be kept; the master's log says why")
+    let kept = output.append(attempt, chunk.offset, chunk.bytes, chunk.is_last).await;
+    let kept = kept.map_err(|error| match error {
+        AppendError::NoRoom(_) => status::of(Code::ResourceExhausted, error.to_string()),
+        AppendError::Io(_) | AppendError::Stopped(_) => {
+            tracing::error!(%attempt, %error, "output could not be kept");
+            Status::internal("the output could not be kept; the master's log says why")
+        }
     })?;
     Ok(v1::OutputKept { attempt: chunk.attempt, offset: kept.offset, is_complete: kept.is_complete })
+}
+
+fn shown(peer: Option<SocketAddr>) -> String {
+    peer.map_or_else(|| "unknown".to_owned(), |peer| peer.to_string())
 }

@@ -4,17 +4,49 @@ use millrace_core::Refusal;
 use millrace_proto::convert::WireError;
 use millrace_runtime::chain::Chain;
 use millrace_store::query::QueryError;
-use tonic::Status;
+use tonic::{Code, Status};
 
-use crate::leader::LeaderGone;
+use crate::{definitions::DefinitionError, leader::LeaderGone};
+
+/// Bytes of a message. It travels in a header, where each byte may become three, and clients take 16 KiB of headers.
+const MESSAGE_BYTES_MAX: usize = 4_000;
+
+/// Makes a status whose message arrives whatever it repeats of the request.
+pub(super) fn of(code: Code, message: impl Into<String>) -> Status {
+    let mut message = message.into();
+    if message.len() > MESSAGE_BYTES_MAX {
+        let end = (0..=MESSAGE_BYTES_MAX).rev().find(|at| message.is_char_boundary(*at)).unwrap_or(0);
+        let end = message[..end].rfind('\n').unwrap_or(end);
+        message.truncate(end);
+        message.push_str("\n(there is more, which is left out)");
+    }
+    Status::new(code, message)
+}
+
+pub(super) fn invalid(message: impl Into<String>) -> Status {
+    of(Code::InvalidArgument, message)
+}
+
+pub(super) fn not_found(message: impl Into<String>) -> Status {
+    of(Code::NotFound, message)
+}
+
+pub(super) fn not_now(message: impl Into<String>) -> Status {
+    of(Code::FailedPrecondition, message)
+}
+
+/// The program is about to end; another one will answer.
+pub(super) fn stopping() -> Status {
+    Status::unavailable("this master is stopping")
+}
 
 pub(super) fn of_refusal(refusal: &Refusal) -> Status {
-    let message = refusal.to_string();
-    match refusal {
-        Refusal::UnknownWorkflow(_) | Refusal::UnknownRun(_) | Refusal::UnknownTask(..) => Status::not_found(message),
-        Refusal::WrongState { .. } => Status::failed_precondition(message),
-        Refusal::TooManyRuns { .. } => Status::resource_exhausted(message),
-    }
+    let code = match refusal {
+        Refusal::UnknownWorkflow(_) | Refusal::UnknownRun(_) | Refusal::UnknownTask(..) => Code::NotFound,
+        Refusal::WrongState { .. } => Code::FailedPrecondition,
+        Refusal::TooManyRuns { .. } => Code::ResourceExhausted,
+    };
+    of(code, refusal.to_string())
 }
 
 pub(super) fn of_leader_gone(error: LeaderGone) -> Status {
@@ -22,10 +54,34 @@ pub(super) fn of_leader_gone(error: LeaderGone) -> Status {
 }
 
 pub(super) fn of_wire(error: &WireError) -> Status {
-    Status::invalid_argument(error.to_string())
+    invalid(error.to_string())
+}
+
+pub(super) fn of_definition(error: &DefinitionError) -> Status {
+    match error {
+        DefinitionError::Query(error) => of_query(error),
+        DefinitionError::Absent(..) => not_found(error.to_string()),
+        DefinitionError::Invalid(..) => not_now(Chain(error).to_string()),
+        DefinitionError::Stopped(_) => stopping(),
+    }
 }
 
 pub(super) fn of_query(error: &QueryError) -> Status {
     tracing::error!(error = %Chain(error), "query failed");
     Status::internal("the store did not answer the query; the master's log says why")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_message_is_cut_between_lines() {
+        let line = "é".repeat(100);
+        let status = invalid(vec![line.clone(); 100].join("\n"));
+        assert!(status.message().len() < MESSAGE_BYTES_MAX + 100);
+        assert!(status.message().ends_with(&format!("{line}\n(there is more, which is left out)")));
+        assert!(invalid("é".repeat(MESSAGE_BYTES_MAX)).message().len() < MESSAGE_BYTES_MAX + 100);
+        assert_eq!(invalid("short").message(), "short");
+    }
 }

@@ -194,8 +194,6 @@ fn fill(state: Option<&str>) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
     use super::*;
 
     fn diamond() -> Vec<Shape> {

@@ -161,8 +161,6 @@ pub(super) async fn explain(global: &Global, run: String, task: Option<String>) 
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
     use super::*;
 
     #[test]

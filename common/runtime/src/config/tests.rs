@@ -36,6 +36,8 @@ impl Default for Output {
     }
 }
 
+const PREFIX: &str = "MILLRACE_EXECUTOR_";
+
 fn load_text(
     text: &str,
     variables: &[(&str, &str)],
@@ -45,15 +47,15 @@ fn load_text(
     let path = folder.path().join("executor.toml");
     fs::write(&path, text).unwrap();
     let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    load_from(Some(&path), ENVIRONMENT_PREFIX, variables, flags)
+    load_from(Some(&path), PREFIX, variables, flags)
 }
 
 #[test]
 fn flags_win_over_the_environment_and_that_over_the_file() {
     let file = "name = 'file'\nslots = 1\n[output]\ninterval = '5s'\ncap = '2KiB'\nrest = '1m'\n";
     let variables = [
-        ("MILLRACE_SLOTS", "2"),
-        ("MILLRACE_OUTPUT__INTERVAL", "7s"),
+        ("MILLRACE_EXECUTOR_SLOTS", "2"),
+        ("MILLRACE_EXECUTOR_OUTPUT__INTERVAL", "7s"),
         ("MILLRACE_LOG", "debug"),
         ("OTHER", "x"),
     ];
@@ -66,7 +68,7 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
 
 #[test]
 fn an_absent_file_gives_the_defaults() {
-    let settings: Settings = load_from(None, ENVIRONMENT_PREFIX, std::iter::empty(), &[]).unwrap();
+    let settings: Settings = load_from(None, PREFIX, std::iter::empty(), &[]).unwrap();
     assert_eq!(settings, Settings::default());
 }
 
@@ -79,8 +81,8 @@ fn an_unknown_key_is_refused_with_path_and_file() {
 
 #[test]
 fn an_unknown_key_of_the_environment_names_the_variable() {
-    let text = load_text("", &[("MILLRACE_OUTPUT__CAPP", "1B")], &[]).unwrap_err().to_string();
-    assert!(text.starts_with("environment variable MILLRACE_OUTPUT__CAPP"), "{text}");
+    let text = load_text("", &[("MILLRACE_EXECUTOR_OUTPUT__CAPP", "1B")], &[]).unwrap_err().to_string();
+    assert!(text.starts_with("environment variable MILLRACE_EXECUTOR_OUTPUT__CAPP"), "{text}");
 }
 
 #[test]
@@ -93,7 +95,7 @@ fn a_wrong_value_names_its_key_and_layer() {
 
 #[test]
 fn nothing_stands_below_a_value() {
-    let text = load_text("slots = 1", &[("MILLRACE_SLOTS__MAX", "1")], &[]).unwrap_err().to_string();
+    let text = load_text("slots = 1", &[("MILLRACE_EXECUTOR_SLOTS__MAX", "1")], &[]).unwrap_err().to_string();
     assert!(text.contains("`slots` holds a value"), "{text}");
 }
 

@@ -16,6 +16,8 @@ use crate::batch::Proof;
 #[derive(Debug, Clone)]
 pub(crate) struct Executor {
     pub(crate) session: Option<SessionId>,
+    /// Whether it said that it takes no more starts.
+    pub(crate) is_draining: bool,
     /// Its spool, as it said when it was last connected.
     pub(crate) spool: Option<SpoolId>,
     pub(crate) slots: u32,
@@ -54,6 +56,7 @@ impl Executor {
     pub(crate) fn unseen(heard_before: Uptime) -> Self {
         Self {
             session: None,
+            is_draining: false,
             spool: None,
             slots: 0,
             labels: BTreeMap::new(),
@@ -64,6 +67,11 @@ impl Executor {
             missing: Vec::new(),
             live: BTreeSet::new(),
         }
+    }
+
+    /// Tells whether attempts may be placed there.
+    pub(crate) const fn takes_starts(&self) -> bool {
+        self.is_connected() && !self.is_draining
     }
 
     pub(crate) const fn is_connected(&self) -> bool {

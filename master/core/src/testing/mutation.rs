@@ -3,11 +3,15 @@
 //! Those of the scheduler stand at one place each behind the feature `testing`; those of whoever drives it (what leaves
 //! before it is durable, a fence or a term that is not compared) are planted by the simulation.
 
+use std::time::Duration;
+
+use millrace_common::{state::AttemptState, time::Uptime, workflow::Task};
+
 use crate::{
     batch::{Change, Proof},
     scheduler::Scheduler,
+    state::Executor,
 };
-use millrace_common::state::AttemptState;
 
 /// A fault that a test plants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,11 +46,17 @@ pub enum Mutation {
     CursorApart,
     /// An attempt that did not arrive is sent to another executor.
     ResentElsewhere,
+    /// An attempt that did not arrive is not sent again.
+    NotResent,
+    /// An end whose report did not arrive is not asked for.
+    EndNotAskedFor,
+    /// Whatever is heard of an executor puts off the end of what its old spool held.
+    AnySpoolIsHeard,
 }
 
 impl Mutation {
     /// Every one of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::StartsBeforeCommit,
         Self::AcksBeforeCommit,
         Self::AnswersBeforeCommit,
@@ -62,6 +72,9 @@ impl Mutation {
         Self::SpoolIgnored,
         Self::CursorApart,
         Self::ResentElsewhere,
+        Self::NotResent,
+        Self::EndNotAskedFor,
+        Self::AnySpoolIsHeard,
     ];
 }
 
@@ -89,6 +102,28 @@ impl Scheduler {
     /// Makes a fact part of the next batch that is not so.
     pub(crate) fn claim_wrongly(&mut self, change: Change) {
         self.changes.push(change);
+    }
+
+    /// Returns how long a silent executor is waited for, right or wrong.
+    pub(crate) fn wait_wrongly(&self, task: &Task, right: Duration) -> Duration {
+        match self.planted {
+            Some(Mutation::LossWaitIgnored) => Duration::ZERO,
+            Some(Mutation::ClockErrorIgnored) => {
+                task.orphan_timeout + task.kill_grace + self.limits.kill_verify
+            }
+            _ => right,
+        }
+    }
+
+    /// Returns since when an executor is silent, right or wrong.
+    pub(crate) fn heard_wrongly(&self, executor: &Executor, right: Uptime) -> Uptime {
+        match self.planted {
+            Some(Mutation::AuthorityIgnored) if right == executor.heard_before => {
+                Uptime::new(right.since_boot().saturating_sub(self.limits.authority))
+            }
+            Some(Mutation::AnySpoolIsHeard) => right.max(executor.heard_at(executor.spool)),
+            _ => right,
+        }
     }
 
     /// Takes out the movements of cursors, where they are to be committed apart from what they made.

@@ -13,6 +13,7 @@
 //! x1 kills r1/a#1                it is being ended, on the executor's own account or not
 //! x1 ends r1/a#1 succeeded [skipped] [values {"rows":3}] | failed [permanent] | timed_out | killed | lost | rejected
 //! x1 beats 1 [holding r1/a#1 running]...       a heartbeat; tells what the script made x1 hold unless it says otherwise
+//! x1 drains                      takes no more starts
 //! x1 leaves                      the session ends
 //! x1 returns [clean] [new] [booted] [holding r1/a#1 running]...
 //! stale x1 ...                   the same over x1's session before the present one

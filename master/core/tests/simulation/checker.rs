@@ -12,7 +12,7 @@ use millrace_common::{
     state::{AttemptState, RunState, TaskState},
     term::Term,
     time::Timestamp,
-    workflow::Workflow,
+    workflow::{OnLost, Workflow},
 };
 use millrace_core::{AttemptEnd, Change, RunCreated, Start, Trigger};
 
@@ -63,6 +63,8 @@ pub(crate) struct Checker {
     obeyed: BTreeMap<SpoolId, Term>,
     /// What clients were told.
     acknowledged: BTreeMap<(WorkflowName, String), RunId>,
+    /// What happened at all: a check of what never happens proves nothing.
+    pub(crate) seen: BTreeSet<String>,
     /// The first thing that is wrong.
     pub(crate) violation: Option<String>,
 }
@@ -95,6 +97,7 @@ impl Checker {
         self.ensure(term == last, || format!("I2: term {term} writes after the claim of {last}"));
         for change in changes {
             self.on_change(change);
+            self.seen.extend(label(change));
         }
     }
 
@@ -342,6 +345,18 @@ impl Checker {
 
     // The end.
 
+    /// Tells whether an executor that has another spool now has a live attempt that no passing of time ends.
+    pub(crate) fn needs_proof(&self, executor: &ExecutorName, spool: SpoolId) -> bool {
+        self.attempts.iter().any(|(id, attempt)| {
+            let is_there = attempt.end.is_none() && attempt.executor == *executor && attempt.spool != spool;
+            let task = self
+                .runs
+                .get(&id.instance.run)
+                .and_then(|run| run.workflow.tasks.get(id.instance.index as usize));
+            is_there && task.is_some_and(|task| task.on_lost == OnLost::Confirm)
+        })
+    }
+
     pub(crate) fn have_ended(&self, runs: &[RunId]) -> bool {
         runs.iter().all(|run| self.runs.get(run).is_some_and(|run| run.state.is_final()))
     }
@@ -374,6 +389,28 @@ impl Checker {
         if let Some(first) = missed.into_iter().next() {
             self.fail(first);
         }
+    }
+}
+
+/// Names what a change shows to have happened.
+fn label(change: &Change) -> Option<String> {
+    match change {
+        Change::CursorMoved { skipped: Some(_), .. } => Some("intervals passed over".to_owned()),
+        Change::RunCreated(created) => match created.trigger {
+            Trigger::Schedule => Some("run by schedule".to_owned()),
+            Trigger::Manual => Some("run by hand".to_owned()),
+            Trigger::Retry(_) => Some("run of a retry".to_owned()),
+        },
+        Change::RunMoved { from, to, .. } => Some(format!("run {from} -> {to}")),
+        Change::RunEnding { reason, .. } => Some(format!("run ending: {reason}")),
+        Change::TaskMoved { from, to, .. } => Some(format!("task {from} -> {to}")),
+        Change::AttemptEnded { from, end, .. } => {
+            Some(format!("attempt {from} -> {} by {:?}", end.state, end.proof))
+        }
+        Change::WorkflowApplied { .. }
+        | Change::CursorMoved { .. }
+        | Change::AttemptAssigned { .. }
+        | Change::AttemptMoved { .. } => None,
     }
 }
 

@@ -58,7 +58,7 @@ impl World {
         }
     }
 
-    fn call(&mut self, wait: u64, wish: Wish) {
+    pub(crate) fn call(&mut self, wait: u64, wish: Wish) {
         let number = self.clients.len();
         let is_keyed = matches!(wish, Wish::Start { .. }) && self.random.happens(70);
         let key = is_keyed.then(|| format!("key-{}", if self.random.happens(20) { 0 } else { number }));

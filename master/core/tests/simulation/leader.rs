@@ -88,9 +88,11 @@ impl World {
 
     /// Ends the process of a leader without a trace.
     pub(crate) fn end_leader(&mut self, id: u64, why: &str) {
-        if self.leaders.remove(&id).is_none() {
-            return;
-        }
+        let Some(leader) = self.leaders.remove(&id) else { return };
+        self.checker.seen.insert(format!("leader ends: {why}"));
+        self.checker
+            .seen
+            .extend(leader.scheduler.refusals().keys().map(|reason| format!("counted {reason}")));
         self.trace(|| format!("the leader of term {id} ends: {why}"));
         for connection in self.network.of_leader(id) {
             let delay = self.notice();

@@ -10,6 +10,7 @@ use millrace_common::id::{AttemptId, SpoolId};
 use millrace_core::{Message, Start};
 
 use crate::{
+    clients::Wish,
     executor::{Cause, Deed, Disk, Executor, Exit, HEARTBEAT},
     network::{ConnectionId, ToExecutor, ToLeader},
     plan::{Outcome, SECOND},
@@ -225,7 +226,7 @@ impl World {
         }
         process.is_dying = true;
         let local = match self.random.below(3) {
-            0 if is_tight => grace + VERIFY_MAX,
+            _ if is_tight => grace + VERIFY_MAX,
             0 => self.random.between(0, grace + VERIFY_MAX),
             _ => self.random.between(0, 50_000),
         };
@@ -370,6 +371,14 @@ impl World {
         self.spools += 1;
         self.trace(|| format!("the disk of x{machine} is lost, clean: {is_clean}"));
         self.executors[machine].disk = Disk::new(spool_id(self.spools), is_clean);
+        // What is still alive is the more interesting if somebody wants it gone.
+        let alive =
+            self.processes.iter().find(|(_, process)| process.machine == machine && process.exit.is_none());
+        if let Some(run) = alive.map(|(attempt, _)| attempt.instance.run).filter(|_| self.random.happens(50))
+        {
+            let wait = self.random.between(SECOND, 20 * SECOND);
+            self.call(wait, Wish::Cancel(run));
+        }
     }
 }
 

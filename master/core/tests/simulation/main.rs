@@ -19,21 +19,26 @@ mod reference;
 mod store;
 mod world;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    collections::BTreeSet,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 use millrace_core::testing::Mutation;
 
 use self::{
-    plan::Plan,
+    plan::{Fault, Plan},
     world::{History, World},
 };
 
 /// Seeds that are tried where nothing else is asked for.
 const SEEDS: u64 = 2_000;
 /// Seeds within which each planted fault must be found.
-const PLANTED_SEEDS: u64 = 500;
+const PLANTED_SEEDS: usize = 500;
 /// Seeds that are run twice.
 const REPEATED_SEEDS: u64 = 25;
+/// Seeds within which everything that is checked must have happened.
+const SEEN_SEEDS: u64 = 300;
 /// Lines of the trace that are shown of a seed that fails.
 const LINES_SHOWN: usize = 60;
 
@@ -49,7 +54,7 @@ fn run(seed: u64, mutation: Option<Mutation>, is_traced: bool) -> History {
         let what = panic.downcast_ref::<String>().cloned();
         let what = what.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
         let violation = Some(format!("panic: {}", what.unwrap_or_default()));
-        History { violation, digest: (0, 0, 0, 0), lines: Vec::new() }
+        History { violation, digest: (0, 0, 0, 0), lines: Vec::new(), seen: BTreeSet::new() }
     })
 }
 
@@ -102,6 +107,65 @@ fn a_seed_tells_the_same_history_twice() {
     }
 }
 
+/// A check of what never happens proves nothing.
+#[test]
+fn everything_that_is_checked_happens() {
+    const EXPECTED: [&str; 39] = [
+        "attempt accepted -> lost by CleanSlate",
+        "attempt accepted -> lost by OrphanTimePassed",
+        "attempt assigned -> lost by OrphanTimePassed",
+        "attempt assigned -> rejected by Refused",
+        "attempt killing -> killed by CleanSlate",
+        "attempt killing -> killed by Rebooted",
+        "attempt killing -> killed by Reported",
+        "attempt killing -> lost by OrphanTimePassed",
+        "attempt killing -> succeeded by Reported",
+        "attempt killing -> timed_out by Reported",
+        "attempt running -> failed by Reported",
+        "attempt running -> lost by CleanSlate",
+        "attempt running -> lost by OrphanTimePassed",
+        "attempt running -> lost by Rebooted",
+        "attempt running -> lost by Reported",
+        "attempt running -> succeeded by Reported",
+        "counted heartbeat_without_session",
+        "counted report_of_ended_attempt",
+        "counted report_without_session",
+        "counted request",
+        "intervals passed over",
+        "leader ends: a commit failed",
+        "leader ends: it crashes after a decision",
+        "leader ends: it crashes before a commit",
+        "leader ends: it crashes while it releases",
+        "leader ends: its authority is over",
+        "run by schedule",
+        "run ending: cancelled on request",
+        "run ending: the run took longer than its time-out",
+        "run of a retry",
+        "run paused -> cancelled",
+        "run paused -> running",
+        "run queued -> cancelled",
+        "run running -> failed",
+        "task active -> ready",
+        "task active -> skipped",
+        "task active -> up_for_retry",
+        "task waiting -> success",
+        "task waiting -> upstream_failed",
+    ];
+    let seen: BTreeSet<String> = (0..SEEN_SEEDS).flat_map(|seed| run(seed, None, false).seen).collect();
+    let missing: Vec<&str> = EXPECTED.into_iter().filter(|expected| !seen.contains(*expected)).collect();
+    assert!(missing.is_empty(), "never within {SEEN_SEEDS} seeds: {missing:#?}");
+}
+
+/// Tells whether a plan can show a planted fault at all; most can show most.
+fn suits(mutation: Mutation, plan: &Plan) -> bool {
+    match mutation {
+        // Shown in the second in which a deposed leader answers last, by clocks that err as much as they may.
+        Mutation::AuthorityIgnored => plan.is_tight && plan.strikes(Fault::Takeover),
+        Mutation::ClockErrorIgnored => plan.is_tight,
+        _ => true,
+    }
+}
+
 #[test]
 fn every_planted_fault_is_found() {
     if asked("MILLRACE_SIM_SEED").is_some() {
@@ -109,8 +173,10 @@ fn every_planted_fault_is_found() {
     }
     let mut missed = Vec::new();
     for mutation in Mutation::ALL {
-        let found =
-            (0..PLANTED_SEEDS).find_map(|seed| Some((seed, run(seed, Some(mutation), false).violation?)));
+        let seeds = (0..).filter(|seed| suits(mutation, &Plan::of(*seed)));
+        let found = seeds
+            .take(PLANTED_SEEDS)
+            .find_map(|seed| Some((seed, run(seed, Some(mutation), false).violation?)));
         match found {
             Some((seed, violation)) => println!("{mutation:?}: seed {seed}: {violation}"),
             None => missed.push(mutation),

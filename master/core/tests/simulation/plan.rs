@@ -119,10 +119,11 @@ impl Plan {
         let random = &mut random;
         let executors = random.between(2, 4);
         let is_tight = random.happens(25);
-        let rate = |random: &mut Random| match (is_tight, random.happens(50)) {
-            (true, true) => 10_000,
-            (true, false) => -10_000,
-            (false, _) => i64::try_from(random.below(20_001)).unwrap() - 10_000,
+        // The worst that clocks may do to a leader that waits: its own is fast, those of the executors are slow.
+        let rate = |number: u64, random: &mut Random| match (is_tight, number < MASTERS) {
+            (true, true) => RATE_MAX,
+            (true, false) => -RATE_MAX,
+            (false, _) => i64::try_from(random.below(2 * RATE_MAX.unsigned_abs() + 1)).unwrap() - RATE_MAX,
         };
         let mut faults = Vec::new();
         for fault in FAULTS {
@@ -133,7 +134,7 @@ impl Plan {
         Self {
             seed,
             slots: (0..executors).map(|_| u32::try_from(random.between(1, 3)).unwrap()).collect(),
-            rates: (0..executors + MASTERS).map(|_| rate(random)).collect(),
+            rates: (0..executors + MASTERS).map(|number| rate(number, random)).collect(),
             faults,
             fault_time: random.between(40, 240) * SECOND,
             step_crashes: if random.happens(50) { random.between(1, 100) } else { 0 },
@@ -149,6 +150,9 @@ impl Plan {
         }
     }
 }
+
+/// How far the rate of a clock may be off, in parts per million.
+const RATE_MAX: i64 = 10_000;
 
 /// Masters that can lead.
 pub(crate) const MASTERS: u64 = 3;
@@ -214,6 +218,10 @@ pub(crate) enum Outcome {
 }
 
 impl Plan {
+    pub(crate) fn strikes(&self, fault: Fault) -> bool {
+        self.faults.iter().any(|(kind, _)| *kind == fault)
+    }
+
     /// Returns what an attempt does and how long it takes; `salt` tells attempts apart.
     pub(crate) fn outcome(&self, salt: u64) -> (Outcome, u64) {
         let mut random = Random::new(self.seed.rotate_left(17) ^ salt);
@@ -223,7 +231,8 @@ impl Plan {
             14..=18 => Outcome::Fails(i32::try_from(random.between(1, 100)).unwrap()),
             _ => Outcome::FailsForGood,
         };
-        let longest = random.pick(&[SECOND / 10, 5 * SECOND, 40 * SECOND]);
+        let long = if self.is_tight { 200 * SECOND } else { 40 * SECOND };
+        let longest = random.pick(&[SECOND / 10, 5 * SECOND, 40 * SECOND, long, 200 * SECOND]);
         (outcome, random.between(1_000, longest))
     }
 }

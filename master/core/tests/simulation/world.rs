@@ -1,6 +1,6 @@
 //! Virtual time, everything that happens in it, and the faults.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use millrace_common::id::{AttemptId, ExecutorName, RunId};
 use millrace_core::{Answer, Limits, testing::Mutation};
@@ -37,7 +37,10 @@ pub(crate) enum Event {
     Ask(usize),
     Requested(u64, usize),
     Answered(usize, Answer),
+    /// A fault of the plan, which comes again.
+    Due(Fault),
     Strike(Fault),
+    CutOff,
     Heal,
     Tend,
 }
@@ -90,6 +93,8 @@ pub(crate) struct History {
     /// Two runs of a seed agree in these, or they are not the same.
     pub(crate) digest: (u64, u64, u64, usize),
     pub(crate) lines: Vec<String>,
+    /// What happened at all.
+    pub(crate) seen: BTreeSet<String>,
 }
 
 impl World {
@@ -146,8 +151,12 @@ impl World {
         while self.checker.violation.is_none() && !self.is_over() {
             self.step();
         }
+        for leader in self.leaders.keys().copied().collect::<Vec<_>>() {
+            self.end_leader(leader, "everything has ended");
+        }
         let digest = (self.time, self.events, self.random.next(), self.checker.runs.len());
-        History { violation: self.checker.violation, digest, lines: self.lines.unwrap_or_default() }
+        let Checker { violation, seen, .. } = self.checker;
+        History { violation, digest, lines: self.lines.unwrap_or_default(), seen }
     }
 
     fn begin(&mut self) {
@@ -195,7 +204,12 @@ impl World {
             Event::Ask(client) => self.on_ask(client),
             Event::Requested(leader, client) => self.on_requested(leader, client),
             Event::Answered(client, answer) => self.on_answered(client, answer),
+            Event::Due(fault) => {
+                self.await_fault(fault);
+                self.on_strike(fault);
+            }
             Event::Strike(fault) => self.on_strike(fault),
+            Event::CutOff => self.cut_off(),
             Event::Heal => self.heal(),
             Event::Tend => self.tend(),
         }
@@ -290,16 +304,18 @@ impl World {
     }
 
     fn await_fault(&mut self, fault: Fault) {
+        if self.is_healed {
+            return;
+        }
         let mean = self.plan.faults.iter().find(|(kind, _)| *kind == fault).map_or(SECOND, |(_, mean)| *mean);
         let wait = self.random.between(SECOND, 2 * mean);
-        self.at(wait, Event::Strike(fault));
+        self.at(wait, Event::Due(fault));
     }
 
     fn on_strike(&mut self, fault: Fault) {
         if self.is_healed {
             return;
         }
-        self.await_fault(fault);
         let machine = usize::try_from(self.random.below(self.executors.len() as u64)).unwrap();
         let newest = self.leaders.keys().next_back().copied();
         match fault {
@@ -313,7 +329,10 @@ impl World {
                 let open = self.network.of_executor(machine);
                 open.into_iter().for_each(|connection| self.break_connection(connection));
             }
-            Fault::Partition => self.partition(machine),
+            Fault::Partition => {
+                let lasts = self.random.pick(&[5, 30, 90]) * SECOND;
+                self.partition(machine, lasts);
+            }
             Fault::ClockSet => self.set_clock(),
         }
     }
@@ -340,10 +359,28 @@ impl World {
         }
         let master = usize::try_from(self.random.below(MASTERS)).unwrap();
         self.take_over(master);
+        // An executor that heard the old leader until its last moment, and the new one not at all, is the hardest to
+        // reckon with.
+        if self.random.happens(50) {
+            let wait = self.random.between(authority - SECOND / 10, authority + SECOND / 10);
+            self.at(wait, Event::CutOff);
+        }
     }
 
-    fn partition(&mut self, machine: usize) {
-        let until = self.time + self.random.pick(&[5, 30, 90]) * SECOND;
+    /// Cuts off the executor that runs most, for long.
+    fn cut_off(&mut self) {
+        let alive = |machine: usize| {
+            let processes = self.processes.values();
+            processes.filter(|process| process.machine == machine && process.exit.is_none()).count()
+        };
+        let busiest = (0..self.executors.len()).max_by_key(|machine| alive(*machine));
+        if let Some(machine) = busiest.filter(|_| !self.is_healed) {
+            self.partition(machine, 90 * SECOND);
+        }
+    }
+
+    fn partition(&mut self, machine: usize, lasts: u64) {
+        let until = self.time + lasts;
         self.trace(|| format!("x{machine} reaches no leader until {until}"));
         self.network.partitioned.insert(machine, until);
         let open = self.network.of_executor(machine);
@@ -371,9 +408,6 @@ impl World {
             leader.stands_until = 0;
         }
         for machine in 0..self.executors.len() {
-            if !self.executors[machine].disk.is_clean {
-                self.boot(machine);
-            }
             self.at(SECOND, Event::Restart(machine));
         }
         self.at(ANSWERS_MAX, Event::Tend);
@@ -382,6 +416,7 @@ impl World {
     /// Looks after what is left, from time to time.
     fn tend(&mut self) {
         self.resume_paused_runs();
+        self.boot_where_asked_for();
         if self.accepted.is_empty() {
             self.accepted = self.checker.runs.keys().copied().collect();
         }
@@ -393,6 +428,16 @@ impl World {
             ));
         }
         self.at(20 * SECOND, Event::Tend);
+    }
+
+    /// Where only a person can prove that nothing is alive, a person does.
+    fn boot_where_asked_for(&mut self) {
+        for machine in 0..self.executors.len() {
+            let executor = &self.executors[machine];
+            if !executor.disk.is_clean && self.checker.needs_proof(&executor.name, executor.disk.spool) {
+                self.boot(machine);
+            }
+        }
     }
 
     fn is_over(&mut self) -> bool {

@@ -7,11 +7,10 @@ use millrace_common::{
     workflow::Workflow,
 };
 use millrace_proto::v1;
-use millrace_runtime::chain::Chain;
 use millrace_store::query::{Page, RunDetail, RunFilter};
-use tonic::{Response, Status};
+use tonic::Status;
 
-use super::{Control, Reply, view, workflow_name};
+use super::{Control, view, workflow_name};
 use crate::{definitions::DefinitionError, rpc::status};
 
 /// Rows of a page where the caller does not say.
@@ -22,12 +21,25 @@ const PAGE_SIZE_MAX: u32 = 500;
 const VALUES_SHOWN_MAX: usize = 200;
 
 impl Control {
-    pub(super) async fn definition(&self, name: &WorkflowName, version: u32) -> Result<Arc<Workflow>, Status> {
-        self.definitions.get(&self.store, name, version).await.map_err(|error| match error {
-            DefinitionError::Query(error) => status::of_query(&error),
-            DefinitionError::Absent(..) => Status::not_found(error.to_string()),
-            DefinitionError::Invalid(..) => Status::failed_precondition(Chain(&error).to_string()),
-        })
+    async fn definition(&self, name: &WorkflowName, version: u32) -> Result<Arc<Workflow>, Status> {
+        let found = self.definitions.get(&self.store, name, version).await;
+        found.map_err(|error| status::of_definition(&error))
+    }
+
+    /// Returns a definition for a view of something else, which is shown without it where this build cannot read it.
+    async fn definition_for_view(
+        &self,
+        name: &WorkflowName,
+        version: u32,
+    ) -> Result<Option<Arc<Workflow>>, Status> {
+        match self.definitions.get(&self.store, name, version).await {
+            Ok(workflow) => Ok(Some(workflow)),
+            Err(error @ DefinitionError::Invalid(..)) => {
+                tracing::debug!(workflow = %name, version, error = %error, "shown without its definition");
+                Ok(None)
+            }
+            Err(error) => Err(status::of_definition(&error)),
+        }
     }
 
     /// Returns the version of a workflow that is in force.
@@ -39,53 +51,68 @@ impl Control {
         }
     }
 
-    pub(super) async fn read_workflows(&self, request: v1::ListWorkflowsRequest) -> Reply<v1::ListWorkflowsResponse> {
-        let after = Some(request.page_token).filter(|token| !token.is_empty());
-        let after = after.as_deref().map(workflow_name).transpose()?;
-        let Page { rows, next } =
-            self.store.workflows(after.as_ref(), page_size(request.page_size)).await.map_err(|error| status::of_query(&error))?;
+    pub(super) async fn read_workflows(
+        &self,
+        request: v1::ListWorkflowsRequest,
+    ) -> Result<v1::ListWorkflowsResponse, Status> {
+        let after = page_token(&request.page_token, |token| token.parse().ok())?;
+        let page = self.store.workflows(after.as_ref(), page_size(request.page_size)).await;
+        let Page { rows, next } = page.map_err(|error| status::of_query(&error))?;
         let mut workflows = Vec::with_capacity(rows.len());
         for row in rows {
-            let definition = self.definition(&row.name, row.version).await?;
-            workflows.push(view::workflow(&row, &definition));
+            let definition = self.definition_for_view(&row.name, row.version).await?;
+            workflows.push(view::workflow(&row, definition.as_deref()));
         }
         let next_page_token = next.map_or_else(String::new, |name| name.to_string());
-        Ok(Response::new(v1::ListWorkflowsResponse { workflows, next_page_token }))
+        Ok(v1::ListWorkflowsResponse { workflows, next_page_token })
     }
 
-    pub(super) async fn read_workflow(&self, request: v1::GetWorkflowRequest) -> Reply<v1::GetWorkflowResponse> {
+    pub(super) async fn read_workflow(
+        &self,
+        request: v1::GetWorkflowRequest,
+    ) -> Result<v1::GetWorkflowResponse, Status> {
         let name = workflow_name(&request.name)?;
         let version = Some(request.version).filter(|version| *version != 0);
         let row = self.store.workflow(&name, version).await.map_err(|error| status::of_query(&error))?;
-        let row = row.ok_or_else(|| Status::not_found(format!("there is no workflow {name}, or not that version of it")))?;
-        let definition = self.definition(&name, row.version).await?;
-        let summary = Some(view::version(&row, &definition));
-        Ok(Response::new(v1::GetWorkflowResponse { summary, source: row.source.to_string() }))
+        let row = row.ok_or_else(|| {
+            let which = version.map_or_else(String::new, |version| format!(" of version {version}"));
+            status::not_found(format!("there is no workflow {name}{which}"))
+        })?;
+        let definition = self.definition_for_view(&name, row.version).await?;
+        let summary = Some(view::version(&row, definition.as_deref()));
+        Ok(v1::GetWorkflowResponse { summary, source: row.source.to_string() })
     }
 
-    pub(super) async fn read_runs(&self, request: v1::ListRunsRequest) -> Reply<v1::ListRunsResponse> {
+    pub(super) async fn read_runs(
+        &self,
+        request: v1::ListRunsRequest,
+    ) -> Result<v1::ListRunsResponse, Status> {
         let given = |text: String| Some(text).filter(|text| !text.is_empty());
         let state = given(request.state)
-            .map(|text| text.parse().map_err(|error| Status::invalid_argument(format!("{error}"))))
+            .map(|text| text.parse().map_err(|error| status::invalid(format!("{error}"))))
             .transpose()?;
-        let filter = RunFilter {
-            workflow: given(request.workflow).as_deref().map(workflow_name).transpose()?,
-            state,
-        };
-        let after = given(request.page_token).as_deref().map(super::run_id).transpose()?;
+        let workflow = given(request.workflow).as_deref().map(workflow_name).transpose()?;
+        let after = page_token(&request.page_token, |token| token.parse().ok())?;
+        let filter = RunFilter { workflow, state };
         let page = self.store.runs(&filter, after, page_size(request.page_size)).await;
         let Page { rows, next } = page.map_err(|error| status::of_query(&error))?;
         let runs = rows.iter().map(view::run).collect();
         let next_page_token = next.map_or_else(String::new, |run| run.to_string());
-        Ok(Response::new(v1::ListRunsResponse { runs, next_page_token }))
+        Ok(v1::ListRunsResponse { runs, next_page_token })
+    }
+
+    /// Returns a run as the store has it.
+    pub(super) async fn run_detail(&self, run: RunId) -> Result<RunDetail, Status> {
+        let detail = self.store.run(run).await.map_err(|error| status::of_query(&error))?;
+        detail.ok_or_else(|| status::not_found(format!("there is no run {run}")))
     }
 
     pub(super) async fn read_run(&self, run: RunId) -> Result<v1::GetRunResponse, Status> {
-        let detail = self.store.run(run).await.map_err(|error| status::of_query(&error))?;
-        let detail = detail.ok_or_else(|| Status::not_found(format!("there is no run {run}")))?;
-        let definition = self.definition(&detail.created.workflow, detail.created.version).await?;
+        let detail = self.run_detail(run).await?;
+        let created = &detail.created;
+        let definition = self.definition_for_view(&created.workflow, created.version).await?;
         let values = self.values_of(&detail).await?;
-        Ok(view::run_detail(&detail, &definition, values))
+        Ok(view::run_detail(&detail, definition.as_deref(), values))
     }
 
     /// Returns what the tasks hand on; of a large run nothing, since nobody would read it.
@@ -102,17 +129,15 @@ impl Control {
         }
         Ok(found)
     }
+}
 
-    pub(super) async fn explain_ended(&self, run: RunId, error: Status) -> Reply<v1::ExplainRunResponse> {
-        match self.store.run(run).await.map_err(|error| status::of_query(&error))? {
-            Some(row) => Ok(Response::new(v1::ExplainRunResponse {
-                state: row.state.to_string(),
-                reason: row.reason.as_deref().unwrap_or("the run has ended").to_owned(),
-                tasks: Vec::new(),
-            })),
-            None => Err(error),
-        }
+/// Reads where the page before ended; `None` for the first page.
+fn page_token<T>(token: &str, read: impl Fn(&str) -> Option<T>) -> Result<Option<T>, Status> {
+    if token.is_empty() {
+        return Ok(None);
     }
+    let problem = || status::invalid(format!("{token:?} is not a page token of this list"));
+    read(token).map(Some).ok_or_else(problem)
 }
 
 fn page_size(asked: u32) -> u32 {

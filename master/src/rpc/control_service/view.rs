@@ -1,40 +1,50 @@
-//! Rows and answers as messages.
+//! Rows and answers as messages. Every one of them is made to fit into a message.
+
+mod fit;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use millrace_common::{id::InstanceIndex, state::TaskState, time::Timestamp, workflow::Workflow};
-use millrace_core::{Explanation, ExecutorSummary, Trigger};
+use millrace_core::{ExecutorSummary, Explanation, Trigger};
 use millrace_proto::v1;
-use millrace_store::query::{AttemptDetail, RunDetail, RunSummary, TaskDetail, VersionSource, WorkflowSummary};
+use millrace_store::query::{
+    AttemptDetail, RunDetail, RunSummary, TaskDetail, VersionSource, WorkflowSummary,
+};
 
 fn micros(time: Option<Timestamp>) -> Option<i64> {
     time.map(Timestamp::as_micros)
 }
 
-pub(super) fn workflow(row: &WorkflowSummary, definition: &Workflow) -> v1::WorkflowSummary {
-    let schedule = definition.schedule.as_ref();
+pub(super) fn workflow(row: &WorkflowSummary, definition: Option<&Workflow>) -> v1::WorkflowSummary {
+    let schedule = definition.and_then(|definition| definition.schedule.as_ref());
     let next = schedule.zip(row.cursor).and_then(|(schedule, cursor)| schedule.next_interval(cursor));
     v1::WorkflowSummary {
+        name: row.name.to_string(),
+        version: row.version,
+        applied_at: row.applied_at.as_micros(),
         next_run_at: next.map(|interval| interval.end.as_micros()),
         last_run_state: row.last_run.as_ref().map_or_else(String::new, |run| run.state.to_string()),
-        ..described(definition, row.version, row.applied_at)
+        ..described(definition)
     }
 }
 
-pub(super) fn version(row: &VersionSource, definition: &Workflow) -> v1::WorkflowSummary {
-    described(definition, row.version, row.applied_at)
+pub(super) fn version(row: &VersionSource, definition: Option<&Workflow>) -> v1::WorkflowSummary {
+    v1::WorkflowSummary {
+        name: row.workflow.to_string(),
+        version: row.version,
+        applied_at: row.applied_at.as_micros(),
+        ..described(definition)
+    }
 }
 
-fn described(definition: &Workflow, version: u32, applied_at: Timestamp) -> v1::WorkflowSummary {
+/// What only the definition tells.
+fn described(definition: Option<&Workflow>) -> v1::WorkflowSummary {
+    let Some(definition) = definition else { return v1::WorkflowSummary::default() };
     v1::WorkflowSummary {
-        name: definition.name.to_string(),
-        version,
         owner: definition.owner.clone(),
         schedule: definition.schedule.as_ref().map_or_else(String::new, ToString::to_string),
         tasks: u32::try_from(definition.tasks.len()).unwrap_or(u32::MAX),
-        applied_at: applied_at.as_micros(),
-        next_run_at: None,
-        last_run_state: String::new(),
+        ..v1::WorkflowSummary::default()
     }
 }
 
@@ -86,35 +96,41 @@ fn run_of(detail: &RunDetail) -> v1::RunSummary {
     }
 }
 
+/// Shows a run; without its definition, tasks have no kind and nothing that they come after.
 pub(super) fn run_detail(
     detail: &RunDetail,
-    definition: &Workflow,
+    definition: Option<&Workflow>,
     mut values: BTreeMap<InstanceIndex, Arc<str>>,
 ) -> v1::GetRunResponse {
-    let rows: BTreeMap<InstanceIndex, &TaskDetail> = detail.tasks.iter().map(|row| (row.index, row)).collect();
-    let mut by_instance: BTreeMap<InstanceIndex, Vec<v1::AttemptView>> = BTreeMap::new();
+    let rows: BTreeMap<InstanceIndex, &TaskDetail> =
+        detail.tasks.iter().map(|row| (row.index, row)).collect();
+    let mut attempts: BTreeMap<InstanceIndex, Vec<v1::AttemptView>> = BTreeMap::new();
     for row in &detail.attempts {
-        by_instance.entry(row.attempt.instance.index).or_default().push(attempt(row));
+        attempts.entry(row.attempt.instance.index).or_default().push(attempt(row));
     }
     let tasks = (0..)
-        .zip(&definition.tasks)
-        .map(|(index, task)| {
+        .zip(&detail.task_names)
+        .map(|(index, name)| {
             let row = rows.get(&index);
+            let task = definition.and_then(|definition| definition.tasks.get(index as usize));
             v1::TaskView {
                 index,
-                name: task.name.to_string(),
-                kind: task.kind.to_string(),
+                name: name.to_string(),
+                kind: task.map_or_else(String::new, |task| task.kind.to_string()),
                 // No row yet: it has not left `waiting`.
                 state: row.map_or(TaskState::Waiting, |row| row.state).to_string(),
-                upstream: definition.graph.upstream(index).to_vec(),
+                upstream: definition
+                    .map_or_else(Vec::new, |definition| definition.graph.upstream(index).to_vec()),
                 changed_at: row.map(|row| row.moved_at.as_micros()),
                 retry_at: micros(row.and_then(|row| row.retry_at)),
                 values: values.remove(&index).as_deref().unwrap_or_default().to_owned(),
-                attempts: by_instance.remove(&index).unwrap_or_default(),
+                attempts: attempts.remove(&index).unwrap_or_default(),
             }
         })
         .collect();
-    v1::GetRunResponse { run: Some(run_of(detail)), tasks }
+    let mut view = v1::GetRunResponse { run: Some(run_of(detail)), tasks };
+    fit::run(&mut view);
+    view
 }
 
 fn attempt(row: &AttemptDetail) -> v1::AttemptView {
@@ -132,23 +148,29 @@ fn attempt(row: &AttemptDetail) -> v1::AttemptView {
 }
 
 pub(super) fn explanation(explanation: Explanation) -> v1::ExplainRunResponse {
+    let tasks = explanation.tasks.into_iter().map(|task| v1::TaskReason {
+        task: task.task.to_string(),
+        state: task.state.to_string(),
+        code: task.reason.code().to_owned(),
+        text: task.reason.to_string(),
+    });
     v1::ExplainRunResponse {
         state: explanation.state.to_string(),
         reason: explanation.reason.map_or_else(String::new, |reason| reason.to_string()),
-        tasks: explanation
-            .tasks
-            .into_iter()
-            .map(|task| v1::TaskReason {
-                task: task.task.to_string(),
-                state: task.state.to_string(),
-                code: task.reason.code().to_owned(),
-                text: task.reason.to_string(),
-            })
-            .collect(),
+        tasks: fit::list(tasks, |task| task.task.len() + task.text.len() + task.code.len()),
     }
 }
 
-pub(super) fn executor(summary: ExecutorSummary) -> v1::ExecutorView {
+pub(super) fn executors(summaries: Vec<ExecutorSummary>) -> v1::ListExecutorsResponse {
+    let bytes = |one: &v1::ExecutorView| {
+        let labels = one.labels.iter().map(|(key, value)| key.len() + value.len() + fit::FRAME_BYTES);
+        let kinds = one.kinds.iter().map(|kind| kind.len() + fit::FRAME_BYTES);
+        one.name.len() + one.version.len() + labels.chain(kinds).sum::<usize>()
+    };
+    v1::ListExecutorsResponse { executors: fit::list(summaries.into_iter().map(executor), bytes) }
+}
+
+fn executor(summary: ExecutorSummary) -> v1::ExecutorView {
     v1::ExecutorView {
         name: summary.name.to_string(),
         state: if summary.is_connected { "connected" } else { "disconnected" }.to_owned(),

@@ -130,6 +130,7 @@ impl Stage {
                 }
                 Input::ExecutorDisconnected(session)
             }
+            ("drains", []) => Input::ExecutorDraining(session),
             ("returns", words) => return self.returns(place.hello, words),
             _ => return Err("no such report".to_owned()),
         };
