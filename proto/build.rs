@@ -4,7 +4,8 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-const FILES: &[&str] = &["scheduler/v1/types.proto", "scheduler/v1/executor.proto", "scheduler/v1/control.proto"];
+const FILES: &[&str] =
+    &["scheduler/v1/types.proto", "scheduler/v1/executor.proto", "scheduler/v1/control.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     for file in FILES {

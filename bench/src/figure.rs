@@ -52,7 +52,10 @@ impl Figure {
 
 /// Prints the figures as a table.
 pub(crate) fn print(figures: &[Figure]) {
-    println!("{:<11}{:<46}{:>10}{:>10}{:>9}{:>9}  {:<6} note", "work", "figure", "value", "limit", "floor", "goal", "met");
+    println!(
+        "{:<11}{:<46}{:>10}{:>10}{:>9}{:>9}  {:<6} note",
+        "work", "figure", "value", "limit", "floor", "goal", "met"
+    );
     for figure in figures {
         let bound = |bound: Option<f64>| bound.map(short).unwrap_or_default();
         println!(

@@ -42,9 +42,13 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let is_wanted = |work: &str| arguments.works.is_empty() || arguments.works.iter().any(|wanted| wanted == work);
+    let is_wanted =
+        |work: &str| arguments.works.is_empty() || arguments.works.iter().any(|wanted| wanted == work);
     let plan = work::Plan {
-        program: arguments.program.canonicalize().context("build the programs first: cargo xtask bench does")?,
+        program: arguments
+            .program
+            .canonicalize()
+            .context("build the programs first: cargo xtask bench does")?,
         rounds: arguments.rounds,
         tasks: arguments.tasks,
         slots: arguments.slots,

@@ -43,7 +43,9 @@ pub(crate) fn spawn_rate(shape: Shape, count: u32) -> anyhow::Result<f64> {
                 })
             })
             .collect();
-        loops.into_iter().try_for_each(|one| one.join().unwrap_or_else(|_| anyhow::bail!("a raw loop panicked")))
+        loops
+            .into_iter()
+            .try_for_each(|one| one.join().unwrap_or_else(|_| anyhow::bail!("a raw loop panicked")))
     })?;
     Ok(f64::from(count) / start.elapsed().as_secs_f64())
 }

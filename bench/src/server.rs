@@ -108,8 +108,12 @@ impl Starting {
     async fn look(&self, port: u16) -> Option<Client> {
         let token = std::fs::read_to_string(self.data.join("token")).ok()?;
         let bearer = format!("Bearer {}", token.trim()).parse().ok()?;
-        let channel =
-            Channel::from_shared(format!("http://127.0.0.1:{port}")).ok()?.tcp_nodelay(true).connect().await.ok()?;
+        let channel = Channel::from_shared(format!("http://127.0.0.1:{port}"))
+            .ok()?
+            .tcp_nodelay(true)
+            .connect()
+            .await
+            .ok()?;
         let mut client = ControlServiceClient::with_interceptor(channel, Bearer(bearer))
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);

@@ -78,8 +78,16 @@ async fn start(client: &mut Client, workflow: &str) -> anyhow::Result<String> {
 async fn wait(client: &mut Client, workflow: &str) -> anyhow::Result<v1::RunSummary> {
     let start = Instant::now();
     while start.elapsed() < RUN_MAX {
-        let request = v1::ListRunsRequest { workflow: workflow.to_owned(), page_size: 1, ..Default::default() };
-        let newest = client.list_runs(request).await?.into_inner().runs.into_iter().next().context("there is a run")?;
+        let request =
+            v1::ListRunsRequest { workflow: workflow.to_owned(), page_size: 1, ..Default::default() };
+        let newest = client
+            .list_runs(request)
+            .await?
+            .into_inner()
+            .runs
+            .into_iter()
+            .next()
+            .context("there is a run")?;
         if newest.ended_at.is_some() {
             if newest.state != "success" {
                 bail!("run of {workflow} ended {}: {}", newest.state, newest.reason);
@@ -128,7 +136,12 @@ pub(crate) async fn fan_out(plan: &Plan, shape: Shape) -> anyhow::Result<Figure>
         floor: Some(floor),
         goal: Some(goal),
         better: Better::Higher,
-        note: format!("{:.0}/s beside {:.0}/s raw, {} slots", median(&mut rates), median(&mut limits), plan.slots),
+        note: format!(
+            "{:.0}/s beside {:.0}/s raw, {} slots",
+            median(&mut rates),
+            median(&mut limits),
+            plan.slots
+        ),
     })
 }
 
@@ -148,7 +161,8 @@ pub(crate) async fn chain(plan: &Plan) -> anyhow::Result<Figure> {
         let run = start(&mut server.client, "chain").await?;
         wait(&mut server.client, "chain").await?;
         let view = server.client.get_run(v1::GetRunRequest { run }).await?.into_inner();
-        let starts: Vec<i64> = view.tasks.iter().filter_map(|task| task.attempts.last()?.started_at).collect();
+        let starts: Vec<i64> =
+            view.tasks.iter().filter_map(|task| task.attempts.last()?.started_at).collect();
         if round > 0 {
             hops.extend(starts.windows(2).map(|pair| seconds(pair[0], pair[1]) * 1_000.0));
         }
@@ -179,7 +193,8 @@ pub(crate) async fn request_to_start(plan: &Plan) -> anyhow::Result<Vec<Figure>>
         let run = start(&mut server.client, "one").await?;
         wait(&mut server.client, "one").await?;
         let view = server.client.get_run(v1::GetRunRequest { run }).await?.into_inner();
-        let started = view.tasks.first().and_then(|task| task.attempts.last()?.started_at).context("it was started")?;
+        let started =
+            view.tasks.first().and_then(|task| task.attempts.last()?.started_at).context("it was started")?;
         if round >= 5 {
             let started = Duration::from_micros(u64::try_from(started)?).as_secs_f64();
             samples.push((started - asked) * 1_000.0);
@@ -211,7 +226,8 @@ pub(crate) async fn idle(plan: &Plan) -> anyhow::Result<Vec<Figure>> {
     let before = cpu_ticks(server.pid())?;
     tokio::time::sleep(IDLE).await;
     let ticks = cpu_ticks(server.pid())?.saturating_sub(before);
-    let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?.context("the clock has a rate")?;
+    let per_second =
+        nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?.context("the clock has a rate")?;
     #[expect(clippy::cast_precision_loss, reason = "a few ticks")]
     let percent = ticks as f64 / per_second as f64 / IDLE.as_secs_f64() * 100.0;
     let figure = |what: &str, value, floor, goal| Figure {
@@ -258,7 +274,11 @@ pub(crate) async fn start_until_ready(plan: &Plan) -> anyhow::Result<Vec<Figure>
     let data = tempfile::tempdir()?;
     let mut server = Server::start(&plan.program, data.path(), plan.slots).await?;
     // Nobody carries this label, so that every instance stays ready.
-    apply(&mut server.client, wide("wide", 10_000, "[/bin/true]", "executor: { labels: { site: nowhere } }, ")).await?;
+    apply(
+        &mut server.client,
+        wide("wide", 10_000, "[/bin/true]", "executor: { labels: { site: nowhere } }, "),
+    )
+    .await?;
     for _ in 0..LIVE_RUNS {
         start(&mut server.client, "wide").await?;
     }

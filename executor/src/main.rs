@@ -4,11 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use millrace_executor::{ExecutorConfig, is_run_kind, run_kind_main};
-use millrace_runtime::{
-    config,
-    shutdown::run_until_signalled,
-    telemetry,
-};
+use millrace_runtime::{config, shutdown::run_until_signalled, telemetry};
 
 /// Runs attempts on this machine for the masters that it is configured with.
 #[derive(Debug, Parser)]

@@ -34,7 +34,13 @@ pub(crate) struct Arguments {
 #[derive(Debug, Args)]
 pub(crate) struct Global {
     /// Address of the master.
-    #[arg(long, global = true, env = "MILLRACE_MASTER", default_value = "http://127.0.0.1:7070", value_name = "URL")]
+    #[arg(
+        long,
+        global = true,
+        env = "MILLRACE_MASTER",
+        default_value = "http://127.0.0.1:7070",
+        value_name = "URL"
+    )]
     pub(crate) master: String,
     /// File that holds the token; the master wrote it at its first start.
     #[arg(

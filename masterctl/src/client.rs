@@ -22,8 +22,9 @@ pub(crate) type Client = ControlServiceClient<InterceptedService<Channel, Bearer
 
 /// Connects to the master that the command line names.
 pub(crate) async fn connect(global: &Global) -> Result<Client, Failure> {
-    let token = token::read_token_file(&global.token_file)
-        .with_context(|| format!("no token from {}; name the master's file with --token-file", global.token_file.display()))?;
+    let token = token::read_token_file(&global.token_file).with_context(|| {
+        format!("no token from {}; name the master's file with --token-file", global.token_file.display())
+    })?;
     let bearer = format!("Bearer {}", token.expose()).parse().context("the token is not plain ASCII")?;
     let endpoint = Endpoint::from_shared(global.master.clone())
         .with_context(|| format!("{:?} is not an address such as http://127.0.0.1:7070", global.master))?
@@ -31,7 +32,10 @@ pub(crate) async fn connect(global: &Global) -> Result<Client, Failure> {
         .tcp_nodelay(true);
     let channel = endpoint.connect().await.map_err(|error| {
         let cause = millrace_runtime::chain::Chain(&error).to_string();
-        Failure::Unreachable(format!("no master answers at {}: {cause}; name another with --master", global.master))
+        Failure::Unreachable(format!(
+            "no master answers at {}: {cause}; name another with --master",
+            global.master
+        ))
     })?;
     Ok(ControlServiceClient::with_interceptor(channel, Bearer(bearer))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)

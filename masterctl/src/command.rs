@@ -22,7 +22,9 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Apply { paths, dry_run } => workflow::apply(&global, &paths, dry_run).await,
         Command::Run(start) => run::start(&global, start).await,
         Command::List { what: List::Workflows { page } } => workflow::list(&global, page).await,
-        Command::List { what: List::Runs { workflow, state, page } } => run::list(&global, workflow, state, page).await,
+        Command::List { what: List::Runs { workflow, state, page } } => {
+            run::list(&global, workflow, state, page).await
+        }
         Command::Show { what } => run::show(&global, &what).await,
         Command::Logs { run, task, attempt, follow } => run::logs(&global, run, task, attempt, follow).await,
         Command::Cancel { run } => run::cancel(&global, run).await,

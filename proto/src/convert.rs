@@ -35,10 +35,15 @@ impl From<AttemptId> for v1::AttemptId {
 impl TryFrom<&v1::AttemptId> for AttemptId {
     type Error = WireError;
     fn try_from(id: &v1::AttemptId) -> Result<Self, WireError> {
-        let run = <[u8; 16]>::try_from(id.run.as_slice())
-            .map_err(|_| WireError::Invalid { field: "attempt.run", problem: format!("{} bytes, not 16", id.run.len()) })?;
+        let run = <[u8; 16]>::try_from(id.run.as_slice()).map_err(|_| WireError::Invalid {
+            field: "attempt.run",
+            problem: format!("{} bytes, not 16", id.run.len()),
+        })?;
         if id.number == 0 {
-            return Err(WireError::Invalid { field: "attempt.number", problem: "0; numbers count from 1".to_owned() });
+            return Err(WireError::Invalid {
+                field: "attempt.number",
+                problem: "0; numbers count from 1".to_owned(),
+            });
         }
         Ok(InstanceId { run: RunId::from_bytes(run), index: id.index }.attempt(id.number))
     }

@@ -31,7 +31,8 @@ pub(crate) struct StandaloneConfig {
 /// Reads the settings; everything is kept below `data`.
 pub(crate) fn load(file: Option<&Path>, data: Option<PathBuf>) -> anyhow::Result<StandaloneConfig> {
     let data = data.unwrap_or_else(|| MasterConfig::default().data_dir);
-    std::fs::create_dir_all(&data).with_context(|| format!("cannot make the data folder {}", data.display()))?;
+    std::fs::create_dir_all(&data)
+        .with_context(|| format!("cannot make the data folder {}", data.display()))?;
     let data = data.canonicalize()?;
     let path = |path: PathBuf| path.display().to_string();
     let settings = [

@@ -60,8 +60,12 @@ async fn play(client: &mut Client, root: &std::path::Path) -> anyhow::Result<Run
     client.apply_workflow(v1::ApplyWorkflowRequest { source: WORKFLOW.to_owned(), dry_run: false }).await?;
     let params = serde_json::json!({ "root": root }).to_string();
     let logical_date = Some(input::logical_date());
-    let request =
-        v1::StartRunRequest { workflow: "nightly".to_owned(), params, logical_date, idempotency_key: String::new() };
+    let request = v1::StartRunRequest {
+        workflow: "nightly".to_owned(),
+        params,
+        logical_date,
+        idempotency_key: String::new(),
+    };
     let run = client.start_run(request).await?.into_inner().run;
     let mut views = client.watch_run(v1::GetRunRequest { run }).await?.into_inner();
     let mut progress = show::Progress::new();

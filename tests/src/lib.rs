@@ -187,7 +187,8 @@ impl Standalone {
     /// Where it fails or prints no JSON.
     pub fn json(&self, arguments: &[&str]) -> anyhow::Result<serde_json::Value> {
         let text = self.ctl(&[arguments, &["-o", "json"]].concat())?;
-        serde_json::from_str(&text).with_context(|| format!("masterctl {arguments:?} printed no JSON: {text}"))
+        serde_json::from_str(&text)
+            .with_context(|| format!("masterctl {arguments:?} printed no JSON: {text}"))
     }
 
     /// Writes a definition and puts it in force.

@@ -38,7 +38,9 @@ fn a_run_is_applied_started_watched_and_shown() {
 fn the_same_key_gives_the_same_run() {
     let folder = tempfile::tempdir().unwrap();
     let mut millrace = started(&folder);
-    millrace.apply("w", "workflow: w\ntasks: { a: { kind: shell, with: { command: [\"true\"] } } }\n").unwrap();
+    millrace
+        .apply("w", "workflow: w\ntasks: { a: { kind: shell, with: { command: [\"true\"] } } }\n")
+        .unwrap();
     let first = millrace.run(&["w", "--key", "order-1"]).unwrap();
     assert_eq!(millrace.run(&["w", "--key", "order-1"]).unwrap(), first);
     millrace.ended(&first).unwrap();
@@ -161,7 +163,8 @@ fn a_stop_ends_what_runs_and_the_next_start_runs_it_again() {
     let run = millrace.run(&["sleeper"]).unwrap();
     millrace.task_reaches(&run, "nap", "active").unwrap();
     wait_for("the attempt to run", || {
-        Ok((find_task(&millrace.json(&["show", &run])?, "nap")?["attempts"][0]["state"] == "running").then_some(()))
+        Ok((find_task(&millrace.json(&["show", &run])?, "nap")?["attempts"][0]["state"] == "running")
+            .then_some(()))
     })
     .unwrap();
     millrace.stop().unwrap();

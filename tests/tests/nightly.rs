@@ -26,7 +26,15 @@ fn the_demo_ends_with_success_and_says_where_to_look() {
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    for part in ["backup", "orders", "aoi", "report", "success", "nightly report for 2018-07-25", "master: http://127.0.0.1:"] {
+    for part in [
+        "backup",
+        "orders",
+        "aoi",
+        "report",
+        "success",
+        "nightly report for 2018-07-25",
+        "master: http://127.0.0.1:",
+    ] {
         assert!(text.contains(part), "{part:?} is missing in {text}");
     }
 }
@@ -35,7 +43,8 @@ fn the_demo_ends_with_success_and_says_where_to_look() {
 fn everything_arrives_on_embedded_databases() {
     let folder = tempfile::tempdir().unwrap();
     let embedded = Embedded::make(folder.path()).unwrap();
-    let mut millrace = Standalone::prepare(&folder.path().join("state"), "", &embedded.executor_settings()).unwrap();
+    let mut millrace =
+        Standalone::prepare(&folder.path().join("state"), "", &embedded.executor_settings()).unwrap();
     millrace.start().unwrap();
     millrace.apply("nightly", &embedded.workflow()).unwrap();
     let run = millrace.run(&embedded.run_arguments()).unwrap();
@@ -51,7 +60,8 @@ fn everything_arrives_on_embedded_databases() {
 fn everything_arrives_on_real_servers() {
     let folder = tempfile::tempdir().unwrap();
     let plant = Plant::make(folder.path()).unwrap();
-    let mut millrace = Standalone::prepare(&folder.path().join("state"), "", &plant.executor_settings()).unwrap();
+    let mut millrace =
+        Standalone::prepare(&folder.path().join("state"), "", &plant.executor_settings()).unwrap();
     millrace.start().unwrap();
     millrace.apply("nightly", &plant.workflow()).unwrap();
     let run = millrace.run(&plant.run_arguments()).unwrap();
@@ -72,7 +82,8 @@ fn a_database_that_is_down_fails_the_backup_and_the_report_runs_all_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let mut plant = Plant::make(folder.path()).unwrap();
     plant.stop_database();
-    let mut millrace = Standalone::prepare(&folder.path().join("state"), "", &plant.executor_settings()).unwrap();
+    let mut millrace =
+        Standalone::prepare(&folder.path().join("state"), "", &plant.executor_settings()).unwrap();
     millrace.start().unwrap();
     let impatient = plant.workflow().replace("retries: 2", "retries: 0");
     millrace.apply("nightly", &impatient).unwrap();
@@ -91,7 +102,8 @@ fn fifty_kills_lose_nothing_and_run_nothing_twice() {
     let folder = tempfile::tempdir().unwrap();
     let embedded = Embedded::make(folder.path()).unwrap();
     let witness = folder.path().join("witness");
-    let mut millrace = Standalone::prepare(&folder.path().join("state"), "", &embedded.executor_settings()).unwrap();
+    let mut millrace =
+        Standalone::prepare(&folder.path().join("state"), "", &embedded.executor_settings()).unwrap();
     millrace.start().unwrap();
     millrace.apply("nightly", &embedded.witnessed_workflow(&witness)).unwrap();
     let mut moments = nightly_input::Moments::new(7);
@@ -116,7 +128,10 @@ fn fifty_kills_lose_nothing_and_run_nothing_twice() {
             let attempts = task["attempts"].as_array().unwrap();
             let succeeded = attempts.iter().filter(|attempt| attempt["state"] == "succeeded").count();
             assert_eq!(succeeded, 1, "{task:#}");
-            assert!(attempts.iter().all(|attempt| attempt["state"] == "succeeded" || attempt["state"] == "lost"), "{task:#}");
+            assert!(
+                attempts.iter().all(|attempt| attempt["state"] == "succeeded" || attempt["state"] == "lost"),
+                "{task:#}"
+            );
         }
     }
     embedded.compare().unwrap();

@@ -63,7 +63,8 @@ impl Outbox {
             })
             .collect();
         self.due = self.reports.values().map(|(due, _)| *due).min();
-        let reports = leaving.into_iter().map(|(attempt, (_, report))| wire::report(attempt, report)).collect();
+        let reports =
+            leaving.into_iter().map(|(attempt, (_, report))| wire::report(attempt, report)).collect();
         v1::Reports { reports }
     }
 }

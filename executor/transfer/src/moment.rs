@@ -217,10 +217,7 @@ mod tests {
     #[test]
     fn skipped_and_doubled_hours_have_an_instant() {
         let zone = Zone::parse("Europe/Berlin").unwrap();
-        assert_eq!(
-            at("2024-03-31 02:30:00").unix_millis(zone),
-            at("2024-03-31 03:30:00").unix_millis(zone)
-        );
+        assert_eq!(at("2024-03-31 02:30:00").unix_millis(zone), at("2024-03-31 03:30:00").unix_millis(zone));
         assert_eq!(at("2024-10-27 02:30:00").unix_millis(zone), Some(1_729_989_000_000));
     }
 

@@ -155,7 +155,7 @@ impl<'a> Fitting<'a> {
     }
 }
 
-#[cfg(all(test, feature = "testing"))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::testing::run_script;

@@ -235,5 +235,5 @@ fn arm_run(scheduler: &mut Scheduler, id: RunId) {
     }
 }
 
-#[cfg(all(test, feature = "testing"))]
+#[cfg(test)]
 mod tests;

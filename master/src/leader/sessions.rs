@@ -10,8 +10,9 @@ use millrace_proto::v1;
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio_util::sync::CancellationToken;
 
-/// Messages that wait for one executor.
-pub(crate) const SESSION_QUEUE_MAX: usize = 1_024;
+/// Messages that wait for one executor: more than one wake-up of the leader makes, which answers up to 4,096 heartbeats and
+/// may kill what runs in as many slots.
+pub(crate) const SESSION_QUEUE_MAX: usize = 16_384;
 
 /// The sending end of a session's queue.
 #[derive(Debug)]

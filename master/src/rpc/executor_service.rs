@@ -65,7 +65,7 @@ impl SessionEnd {
     fn status(self) -> Option<Status> {
         match self {
             Self::Closed | Self::ReaderGone => None,
-            Self::TooSlow => Some(status::of(Code::ResourceExhausted, self.to_string())),
+            Self::TooSlow => Some(session::too_slow()),
             Self::Stopping => Some(status::stopping()),
             Self::Wire(error) => Some(status::of_wire(&error)),
             Self::Leader(error) => Some(status::of_leader_gone(error)),

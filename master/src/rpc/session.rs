@@ -5,7 +5,7 @@
 
 use std::{
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use futures_util::Stream;
@@ -21,6 +21,7 @@ use crate::leader::sessions::{SESSION_QUEUE_MAX, SessionSender};
 pub(crate) struct SessionStream {
     messages: mpsc::Receiver<v1::LeaderMessage>,
     fault: Option<oneshot::Receiver<Status>>,
+    too_slow: CancellationToken,
     is_over: bool,
     _reader: DropGuard,
 }
@@ -44,11 +45,17 @@ pub(crate) fn open() -> (SessionSender, Listener, SessionStream) {
     let stream = SessionStream {
         messages,
         fault: Some(fault_receiver),
+        too_slow: too_slow.clone(),
         is_over: false,
         _reader: reader_gone.clone().drop_guard(),
     };
     let listener = Listener { fault, reader_gone, too_slow: too_slow.clone() };
     (SessionSender { queue, too_slow }, listener, stream)
+}
+
+/// Tells an executor why it lost its session.
+pub(crate) fn too_slow() -> Status {
+    Status::resource_exhausted("the executor does not read what it is told")
 }
 
 impl Stream for SessionStream {
@@ -70,7 +77,15 @@ impl Stream for SessionStream {
             Poll::Ready(Err(_)) => self.fault = None,
             Poll::Pending => {}
         }
-        self.messages.poll_recv(context).map(|message| message.map(Ok))
+        match ready!(self.messages.poll_recv(context)) {
+            Some(message) => Poll::Ready(Some(Ok(message))),
+            // The leader dropped the session before the listening half could say why.
+            None if self.too_slow.is_cancelled() => {
+                self.is_over = true;
+                Poll::Ready(Some(Err(too_slow())))
+            }
+            None => Poll::Ready(None),
+        }
     }
 }
 
@@ -102,6 +117,15 @@ mod tests {
         assert_eq!(stream.next().await.unwrap().unwrap_err().message(), "a second Hello");
         assert!(stream.next().await.is_none());
         assert!(sender.queue.try_send(message(2)).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_was_too_slow_is_told_so() {
+        let (sender, _listener, mut stream) = open();
+        sender.too_slow.cancel();
+        drop(sender);
+        assert_eq!(stream.next().await.unwrap().unwrap_err().code(), tonic::Code::ResourceExhausted);
+        assert!(stream.next().await.is_none());
     }
 
     #[tokio::test]

@@ -4,7 +4,6 @@ use millrace_proto::{
     MESSAGE_BYTES_MAX, PROTOCOL,
     v1::{self, AttemptState, executor_message::Body, leader_message},
 };
-use tokio_stream::StreamExt as _;
 use tonic::Code;
 
 use crate::support::{Master, ONE, TWO, ended, held, hello, refused, until, within};
@@ -234,25 +233,4 @@ async fn an_attempt_too_large_to_be_sent_fails_with_the_reason() {
     assert_eq!((attempt.state.as_str(), last.attempts.len()), ("rejected", 1));
     assert!(attempt.reason.contains("hand on less"), "{}", attempt.reason);
     executor.beat(1, Vec::new()).await;
-}
-
-#[tokio::test]
-async fn answers_of_a_closed_side_still_arrive() {
-    let folder = tempfile::tempdir().unwrap();
-    let master = Master::start(folder.path()).await;
-    let mut client = master.executors().await;
-    let messages = [
-        v1::ExecutorMessage { body: Some(Body::Hello(hello("e1"))) },
-        v1::ExecutorMessage { body: Some(Body::Heartbeat(v1::Heartbeat { number: 5, held: Vec::new() })) },
-    ];
-    let answers = client.session(tokio_stream::iter(messages)).await.unwrap().into_inner();
-    let answers: Vec<_> = within("the end of the session", answers.collect()).await;
-    let bodies: Vec<_> = answers
-        .into_iter()
-        .map(|answer: Result<v1::LeaderMessage, _>| answer.unwrap().body.unwrap())
-        .collect();
-    assert!(
-        matches!(bodies[..], [leader_message::Body::Welcome(_), leader_message::Body::HeartbeatAnswer(_)]),
-        "{bodies:?}"
-    );
 }

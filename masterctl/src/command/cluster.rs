@@ -14,7 +14,8 @@ use crate::{
 };
 
 pub(super) async fn executors(global: &Global) -> Result<(), Failure> {
-    let listed = client::connect(global).await?.list_executors(v1::ListExecutorsRequest {}).await?.into_inner();
+    let listed =
+        client::connect(global).await?.list_executors(v1::ListExecutorsRequest {}).await?.into_inner();
     print(&Executors(listed), global.output)?;
     Ok(())
 }
@@ -46,8 +47,10 @@ impl Printable for Executors {
 
     fn text(&self) -> String {
         let rows = self.0.executors.iter().map(|executor| {
-            let labels: Vec<String> = sorted(executor).iter().map(|(key, value)| format!("{key}={value}")).collect();
-            let silent = executor.silent_ms.map(|silent| ShowDuration(Duration::from_millis(silent)).to_string());
+            let labels: Vec<String> =
+                sorted(executor).iter().map(|(key, value)| format!("{key}={value}")).collect();
+            let silent =
+                executor.silent_ms.map(|silent| ShowDuration(Duration::from_millis(silent)).to_string());
             vec![
                 executor.name.clone(),
                 executor.state.clone(),

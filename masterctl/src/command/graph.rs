@@ -111,7 +111,8 @@ fn text(shapes: &[Shape]) -> String {
         let state = shape.state.as_ref().map_or_else(String::new, |state| format!("  {state:<16}"));
         let upstream: Vec<&str> =
             shape.upstream.iter().filter_map(|up| shapes.get(*up)).map(|up| up.name.as_str()).collect();
-        let after = if upstream.is_empty() { String::new() } else { format!("  ← {}", upstream.join(", ")) };
+        let after =
+            if upstream.is_empty() { String::new() } else { format!("  ← {}", upstream.join(", ")) };
         let line = format!("{:>3} {corner} {:<width$}{state}{after}", shape.rank + 1, shape.name);
         let _ = writeln!(picture, "{}", line.trim_end());
     }

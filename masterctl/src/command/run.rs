@@ -126,17 +126,32 @@ pub(super) async fn logs(
 }
 
 pub(super) async fn cancel(global: &Global, run: String) -> Result<(), Failure> {
-    let state = client::connect(global).await?.cancel_run(v1::RunRequest { run: run.clone() }).await?.into_inner().state;
+    let state = client::connect(global)
+        .await?
+        .cancel_run(v1::RunRequest { run: run.clone() })
+        .await?
+        .into_inner()
+        .state;
     moved(global, run, state)
 }
 
 pub(super) async fn pause(global: &Global, run: String) -> Result<(), Failure> {
-    let state = client::connect(global).await?.pause_run(v1::RunRequest { run: run.clone() }).await?.into_inner().state;
+    let state = client::connect(global)
+        .await?
+        .pause_run(v1::RunRequest { run: run.clone() })
+        .await?
+        .into_inner()
+        .state;
     moved(global, run, state)
 }
 
 pub(super) async fn resume(global: &Global, run: String) -> Result<(), Failure> {
-    let state = client::connect(global).await?.resume_run(v1::RunRequest { run: run.clone() }).await?.into_inner().state;
+    let state = client::connect(global)
+        .await?
+        .resume_run(v1::RunRequest { run: run.clone() })
+        .await?
+        .into_inner()
+        .state;
     moved(global, run, state)
 }
 

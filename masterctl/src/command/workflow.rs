@@ -9,8 +9,7 @@ use serde_json::{Value, json};
 use super::source::{self, Source};
 use crate::{
     cli::{Format, Global, Page},
-    client,
-    diagnose,
+    client, diagnose,
     failure::Failure,
     output::{Printable, print, table, time, time_value},
 };

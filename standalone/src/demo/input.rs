@@ -27,9 +27,8 @@ pub(crate) struct Scratch {
 impl Scratch {
     pub(crate) fn new(named: Option<PathBuf>) -> anyhow::Result<Self> {
         let is_ours = named.is_none();
-        let path = named.unwrap_or_else(|| {
-            std::env::temp_dir().join(format!("millrace-demo-{}", std::process::id()))
-        });
+        let path = named
+            .unwrap_or_else(|| std::env::temp_dir().join(format!("millrace-demo-{}", std::process::id())));
         std::fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
         Ok(Self { path: path.canonicalize()?, is_ours })
     }

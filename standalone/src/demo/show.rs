@@ -54,7 +54,9 @@ impl Progress {
 /// Prints the table of tasks.
 pub(crate) fn outcome(view: &v1::GetRunResponse) {
     let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY).set_header(["task", "kind", "state", "attempts", "time", "values"]);
+    table
+        .load_style(UTF8_HORIZONTAL_ONLY)
+        .set_header(["task", "kind", "state", "attempts", "time", "values"]);
     for task in &view.tasks {
         let time = task.attempts.last().and_then(|attempt| {
             let micros = attempt.ended_at?.checked_sub(attempt.started_at?)?;
@@ -78,7 +80,8 @@ pub(crate) fn outcome(view: &v1::GetRunResponse) {
 fn values(text: &str) -> String {
     let values: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text).unwrap_or_default();
     let scalars = values.iter().filter(|(_, value)| !value.is_object() && !value.is_array());
-    let shown: Vec<String> = scalars.take(VALUES_SHOWN_MAX).map(|(key, value)| format!("{key}={value}")).collect();
+    let shown: Vec<String> =
+        scalars.take(VALUES_SHOWN_MAX).map(|(key, value)| format!("{key}={value}")).collect();
     shown.join("\n")
 }
 

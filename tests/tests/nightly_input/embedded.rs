@@ -30,7 +30,12 @@ impl Embedded {
         fs::create_dir_all(root.join("jobs"))?;
         fs::write(root.join("jobs/mes_wpc_wo.json"), JOB)?;
         let day = DAY.parse::<chrono::NaiveDate>()?;
-        runtime.block_on(source::write(&root.join("mes.db"), day - chrono::TimeDelta::days(24), ORDERS, SEED))?;
+        runtime.block_on(source::write(
+            &root.join("mes.db"),
+            day - chrono::TimeDelta::days(24),
+            ORDERS,
+            SEED,
+        ))?;
         runtime.block_on(source::write_target(&root.join("warehouse.db")))?;
         let request = aoi::Request { first_day: day, days: 1, rolls: ROLLS, seed: SEED };
         let rolls = aoi::write(&request, &root.join("aoi"), |film| film.name().to_owned())?;
@@ -56,7 +61,9 @@ impl Embedded {
             "echo S ${{MILLRACE_ATTEMPT%.*}} $MILLRACE_ATTEMPT >> {witness}; sleep 0.3; echo E ${{MILLRACE_ATTEMPT%.*}} $MILLRACE_ATTEMPT >> {witness}"
         );
         let task = |name: &str, after: &str| {
-            format!("  {name}:\n    kind: shell\n    after: [{after}]\n    with: {{ command: [sh, -c, \"{script}\"] }}\n")
+            format!(
+                "  {name}:\n    kind: shell\n    after: [{after}]\n    with: {{ command: [sh, -c, \"{script}\"] }}\n"
+            )
         };
         format!("{WORKFLOW}{}{}{}", task("w1", "backup"), task("w2", "w1"), task("w3", "w2"))
     }
@@ -80,8 +87,14 @@ impl Embedded {
     /// Compares what arrived with what was put in.
     pub(crate) fn compare(&self) -> anyhow::Result<()> {
         let sent = self.rows("mes.db", &self.expected_query())?;
-        let arrived = self.rows("warehouse.db", &format!("SELECT {COLUMNS} FROM mes_wpc_wo ORDER BY wo_id"))?;
-        ensure!(!sent.is_empty() && sent == arrived, "{} orders were sent, {} arrived", sent.len(), arrived.len());
+        let arrived =
+            self.rows("warehouse.db", &format!("SELECT {COLUMNS} FROM mes_wpc_wo ORDER BY wo_id"))?;
+        ensure!(
+            !sent.is_empty() && sent == arrived,
+            "{} orders were sent, {} arrived",
+            sent.len(),
+            arrived.len()
+        );
         let pieces = self.rows("warehouse.db", "SELECT aoi_no, start_time FROM pieces_process3")?;
         ensure!(pieces.len() == self.rolls.len(), "{} rolls arrived of {}", pieces.len(), self.rolls.len());
         let defects = self.rows("warehouse.db", "SELECT COUNT(*) FROM defects_process3")?;
@@ -101,8 +114,10 @@ impl Embedded {
                 .map(|row| {
                     (0..row.len())
                         .map(|at| {
-                            row.try_get_unchecked::<Option<String>, _>(at)
-                                .map_or_else(|error| error.to_string(), |text| text.unwrap_or_else(|| "NULL".to_owned()))
+                            row.try_get_unchecked::<Option<String>, _>(at).map_or_else(
+                                |error| error.to_string(),
+                                |text| text.unwrap_or_else(|| "NULL".to_owned()),
+                            )
                         })
                         .collect()
                 })

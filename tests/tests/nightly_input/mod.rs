@@ -3,11 +3,7 @@
 mod embedded;
 mod plant;
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::Path,
-};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context, ensure};
 
@@ -59,7 +55,11 @@ pub(crate) fn assert_no_overlap(witness: &Path) -> anyhow::Result<()> {
                 open.insert(instance, attempt);
             }
             "E" => {
-                ensure!(open.get(instance) == Some(&attempt), "attempt {attempt} went on after {:?} had started", open.get(instance));
+                ensure!(
+                    open.get(instance) == Some(&attempt),
+                    "attempt {attempt} went on after {:?} had started",
+                    open.get(instance)
+                );
             }
             _ => {}
         }

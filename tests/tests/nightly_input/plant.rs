@@ -71,7 +71,18 @@ impl Plant {
         fs::create_dir_all(root.join("jobs"))?;
         fs::write(root.join("jobs/mes_wpc_wo.json"), job(port, &user, &password))?;
         let root_param = format!("root={}", root.display());
-        Ok(Self { root, database: Some(database), port, user, password, ftp, ftp_port, rolls, orders, root_param })
+        Ok(Self {
+            root,
+            database: Some(database),
+            port,
+            user,
+            password,
+            ftp,
+            ftp_port,
+            rolls,
+            orders,
+            root_param,
+        })
     }
 
     pub(crate) fn stop_database(&mut self) {
@@ -96,7 +107,13 @@ impl Plant {
                 ftp_secret.display()
             )
         };
-        format!("slots = 4\n{}{}{}{}", database("mes", "mes"), database("warehouse", "wh"), ftp("pva"), ftp("psa"))
+        format!(
+            "slots = 4\n{}{}{}{}",
+            database("mes", "mes"),
+            database("warehouse", "wh"),
+            ftp("pva"),
+            ftp("psa")
+        )
     }
 
     /// The repository's workflow, its archives fetched by FTP as its comment says.
@@ -147,7 +164,10 @@ impl Plant {
         other.try_sql(&text).map_err(|problem| anyhow::anyhow!("the dump does not load: {problem}"))?;
         let all = "SELECT * FROM mes.mes_wpc_wo ORDER BY wo_id";
         let (source, restored) = (self.database()?.sql(all), other.sql(all));
-        ensure!(source.lines().count() == self.orders.len() && source == restored, "the restored rows differ");
+        ensure!(
+            source.lines().count() == self.orders.len() && source == restored,
+            "the restored rows differ"
+        );
         Ok(())
     }
 
@@ -207,7 +227,9 @@ fn fill(database: &Server, orders: &[source::Order]) {
     let table = "mes_wpc_wo (wo_id BIGINT PRIMARY KEY, wo_no VARCHAR(32) NOT NULL, product VARCHAR(64) NOT NULL, \
          state VARCHAR(16) NOT NULL, quantity DECIMAL(12,3) NOT NULL, yield_rate DOUBLE, remark TEXT, due_on DATE, \
          created_at DATETIME NOT NULL, updated_at DATETIME NOT NULL) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4";
-    database.sql(&format!("CREATE DATABASE mes; CREATE DATABASE wh; CREATE TABLE mes.{table}; CREATE TABLE wh.{table};"));
+    database.sql(&format!(
+        "CREATE DATABASE mes; CREATE DATABASE wh; CREATE TABLE mes.{table}; CREATE TABLE wh.{table};"
+    ));
     let text = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "''"));
     let option = |value: Option<String>| value.unwrap_or_else(|| "NULL".to_owned());
     for chunk in orders.chunks(200) {

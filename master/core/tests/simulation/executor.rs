@@ -135,6 +135,8 @@ pub(crate) struct Executor {
     pub(crate) program: Option<Program>,
     /// Counts the starts of the program, so that what was meant for an earlier one is known.
     pub(crate) starts: u32,
+    /// Whether it says what happened between greeting and welcome only if it is asked.
+    pub(crate) is_terse: bool,
     /// A planted fault: terms are not remembered.
     pub(crate) forgets_terms: bool,
 }
@@ -255,7 +257,7 @@ impl Executor {
     }
 
     pub(crate) fn on_message(&mut self, uptime: u64, at: Timestamp, term: Term, message: Message) {
-        let (spool, slots) = (self.disk.spool, self.slots as usize);
+        let (spool, slots, is_terse) = (self.disk.spool, self.slots as usize, self.is_terse);
         let Some(program) = self.program.as_mut() else { return };
         let Some(connection) = program.connection else { return };
         if term < program.term && !self.forgets_terms {
@@ -268,7 +270,7 @@ impl Executor {
         }
         program.deeds.push(Deed::Obey(term));
         match message {
-            Message::Welcome(verdicts) => program.on_welcomed(connection, uptime, verdicts),
+            Message::Welcome(verdicts) => program.on_welcomed(connection, uptime, verdicts, is_terse),
             Message::Refused(_) => program.hang_up(),
             Message::HeartbeatAnswer(number) => program.on_answered(number, uptime),
             Message::Start(start) => {
@@ -313,13 +315,20 @@ impl Program {
         self.deeds.push(Deed::Send(connection, ToLeader::Heartbeat { number: self.beats, held }));
     }
 
-    fn on_welcomed(&mut self, connection: ConnectionId, uptime: u64, verdicts: Vec<(AttemptId, Verdict)>) {
+    fn on_welcomed(
+        &mut self,
+        connection: ConnectionId,
+        uptime: u64,
+        verdicts: Vec<(AttemptId, Verdict)>,
+        is_terse: bool,
+    ) {
         debug_assert_eq!(self.connection, Some(connection), "an executor has one connection");
         self.is_welcomed = true;
         self.extend_contact(self.greeted_at, uptime);
         for (attempt, verdict) in verdicts {
             let Some(entry) = self.entries.get(&attempt).cloned() else { continue };
             match verdict {
+                Verdict::Adopt if is_terse => {}
                 Verdict::Adopt => self.report(attempt, report_of(&entry)),
                 Verdict::Kill => self.begin_kill(attempt, Cause::Requested),
                 Verdict::Discard if matches!(entry, Entry::Ended(_)) => self.forget(attempt),

@@ -27,7 +27,7 @@ use std::{
 use millrace_core::testing::Mutation;
 
 use self::{
-    plan::{Fault, Plan},
+    plan::Plan,
     world::{History, World},
 };
 
@@ -38,7 +38,7 @@ const PLANTED_SEEDS: usize = 500;
 /// Seeds that are run twice.
 const REPEATED_SEEDS: u64 = 25;
 /// Seeds within which everything that is checked must have happened.
-const SEEN_SEEDS: u64 = 300;
+const SEEN_SEEDS: u64 = 400;
 /// Lines of the trace that are shown of a seed that fails.
 const LINES_SHOWN: usize = 60;
 
@@ -110,9 +110,8 @@ fn a_seed_tells_the_same_history_twice() {
 /// A check of what never happens proves nothing.
 #[test]
 fn everything_that_is_checked_happens() {
-    const EXPECTED: [&str; 39] = [
+    const EXPECTED: [&str; 38] = [
         "attempt accepted -> lost by CleanSlate",
-        "attempt accepted -> lost by OrphanTimePassed",
         "attempt assigned -> lost by OrphanTimePassed",
         "attempt assigned -> rejected by Refused",
         "attempt killing -> killed by CleanSlate",
@@ -159,9 +158,8 @@ fn everything_that_is_checked_happens() {
 /// Tells whether a plan can show a planted fault at all; most can show most.
 fn suits(mutation: Mutation, plan: &Plan) -> bool {
     match mutation {
-        // Shown in the second in which a deposed leader answers last, by clocks that err as much as they may.
-        Mutation::AuthorityIgnored => plan.is_tight && plan.strikes(Fault::Takeover),
-        Mutation::ClockErrorIgnored => plan.is_tight,
+        // Shown only by clocks that err as much as they may, and an executor that is cut off at the right moment.
+        Mutation::AuthorityIgnored | Mutation::ClockErrorIgnored => plan.is_tight,
         _ => true,
     }
 }

@@ -91,14 +91,14 @@ impl Network {
     }
 
     /// Returns when a message to the leader arrives; never where the connection lets nothing through.
-    pub(crate) fn to_leader(&mut self, id: ConnectionId, time: u64, delay: u64) -> Option<u64> {
+    pub(crate) fn arrival_at_leader(&mut self, id: ConnectionId, time: u64, delay: u64) -> Option<u64> {
         let connection = self.connections.get_mut(&id).unwrap();
         connection.last_to_leader = connection.last_to_leader.max(time + delay);
         (!connection.is_cut).then_some(connection.last_to_leader)
     }
 
     /// Returns when a message to the executor arrives; never where the connection lets nothing through.
-    pub(crate) fn to_executor(&mut self, id: ConnectionId, time: u64, delay: u64) -> Option<u64> {
+    pub(crate) fn arrival_at_executor(&mut self, id: ConnectionId, time: u64, delay: u64) -> Option<u64> {
         let connection = self.connections.get_mut(&id).unwrap();
         connection.last_to_executor = connection.last_to_executor.max(time + delay);
         (!connection.is_cut).then_some(connection.last_to_executor)

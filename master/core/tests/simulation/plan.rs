@@ -104,9 +104,11 @@ pub(crate) struct Plan {
     pub(crate) slow_max: u64,
     /// Whether processes outlive the program of their executor.
     pub(crate) adopts: bool,
+    /// Whether executors say what happened between greeting and welcome only if they are asked.
+    pub(crate) is_terse: bool,
     /// Whether a leader takes one input per wake-up.
     pub(crate) takes_one: bool,
-    /// Whether killed processes take as long as they may, and clocks err as much as they may.
+    /// Whether killed processes take as long as they may, clocks err as much as they may, and little else happens.
     pub(crate) is_tight: bool,
     /// Requests of clients.
     pub(crate) requests: u64,
@@ -127,9 +129,14 @@ impl Plan {
         };
         let mut faults = Vec::new();
         for fault in FAULTS {
-            if random.happens(45) {
+            if random.happens(if is_tight { 20 } else { 45 }) {
                 faults.push((fault, random.between(15, 120) * SECOND));
             }
+        }
+        if is_tight {
+            // What takes a calm minute to go wrong.
+            faults.retain(|(fault, _)| *fault != Fault::Takeover);
+            faults.push((Fault::Takeover, random.between(40, 80) * SECOND));
         }
         Self {
             seed,
@@ -137,12 +144,13 @@ impl Plan {
             rates: (0..executors + MASTERS).map(|number| rate(number, random)).collect(),
             faults,
             fault_time: random.between(40, 240) * SECOND,
-            step_crashes: if random.happens(50) { random.between(1, 100) } else { 0 },
-            commit_faults: if random.happens(40) { random.between(1, 50) } else { 0 },
+            step_crashes: if random.happens(50) && !is_tight { random.between(1, 100) } else { 0 },
+            commit_faults: if random.happens(40) && !is_tight { random.between(1, 50) } else { 0 },
             delay_max: random.pick(&[2_000, 20_000, 300_000]),
             slow_percent: if random.happens(35) { random.between(1, 10) } else { 0 },
             slow_max: random.between(1, 25) * SECOND,
             adopts: random.happens(60),
+            is_terse: random.happens(30),
             takes_one: random.happens(25),
             is_tight,
             requests: random.between(5, 30),
@@ -218,10 +226,6 @@ pub(crate) enum Outcome {
 }
 
 impl Plan {
-    pub(crate) fn strikes(&self, fault: Fault) -> bool {
-        self.faults.iter().any(|(kind, _)| *kind == fault)
-    }
-
     /// Returns what an attempt does and how long it takes; `salt` tells attempts apart.
     pub(crate) fn outcome(&self, salt: u64) -> (Outcome, u64) {
         let mut random = Random::new(self.seed.rotate_left(17) ^ salt);

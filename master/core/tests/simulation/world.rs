@@ -112,6 +112,7 @@ impl World {
             disk: Disk::new(spool_id(number as u64 + 1), true),
             program: None,
             starts: 0,
+            is_terse: plan.is_terse,
             forgets_terms: mutation == Some(Mutation::TermsForgotten),
         });
         Self {
@@ -255,7 +256,7 @@ impl World {
 
     pub(crate) fn send_to_leader(&mut self, connection: ConnectionId, message: ToLeader) {
         let delay = self.delay();
-        if let Some(at) = self.network.to_leader(connection, self.time, delay) {
+        if let Some(at) = self.network.arrival_at_leader(connection, self.time, delay) {
             self.trace(|| format!("connection {connection} carries {message:?}"));
             self.at(at - self.time, Event::ToLeader(connection, message));
         }
@@ -263,7 +264,7 @@ impl World {
 
     pub(crate) fn send_to_executor(&mut self, connection: ConnectionId, message: ToExecutor) {
         let delay = self.delay();
-        if let Some(at) = self.network.to_executor(connection, self.time, delay) {
+        if let Some(at) = self.network.arrival_at_executor(connection, self.time, delay) {
             self.at(at - self.time, Event::ToExecutor(connection, message));
         }
     }

@@ -93,7 +93,8 @@ impl Printable for RunView {
     fn text(&self) -> String {
         let mut text = String::new();
         if let Some(run) = &self.0.run {
-            let _ = writeln!(text, "run {} of {} version {}: {}", run.run, run.workflow, run.version, run.state);
+            let _ =
+                writeln!(text, "run {} of {} version {}: {}", run.run, run.workflow, run.version, run.state);
             let _ = writeln!(text, "logical date {}, {}", time(Some(run.interval_start)), run.trigger);
             if !run.reason.is_empty() {
                 let _ = writeln!(text, "reason: {}", run.reason);
@@ -111,7 +112,10 @@ impl Printable for RunView {
                 last.map(|attempt| attempt.reason.clone()).unwrap_or_default(),
             ]
         });
-        text.push_str(&table(&["task", "kind", "state", "attempts", "executor", "took", "reason"], rows.collect()));
+        text.push_str(&table(
+            &["task", "kind", "state", "attempts", "executor", "took", "reason"],
+            rows.collect(),
+        ));
         text
     }
 }
@@ -147,9 +151,7 @@ pub(super) struct Explained(pub(super) v1::ExplainRunResponse);
 
 impl Printable for Explained {
     fn value(&self) -> Value {
-        let one = |task: &v1::TaskReason| {
-            json!({ "task": task.task, "state": task.state, "code": task.code, "text": task.text })
-        };
+        let one = |task: &v1::TaskReason| json!({ "task": task.task, "state": task.state, "code": task.code, "text": task.text });
         let tasks: Vec<Value> = self.0.tasks.iter().map(one).collect();
         json!({ "state": self.0.state, "reason": self.0.reason, "tasks": tasks })
     }
@@ -163,7 +165,8 @@ impl Printable for Explained {
         if self.0.tasks.is_empty() {
             return text;
         }
-        let rows = self.0.tasks.iter().map(|task| vec![task.task.clone(), task.state.clone(), task.text.clone()]);
+        let rows =
+            self.0.tasks.iter().map(|task| vec![task.task.clone(), task.state.clone(), task.text.clone()]);
         text.push_str(&table(&["task", "state", "why"], rows.collect()));
         text
     }
