@@ -2,16 +2,16 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValuesParser};
 use clap_complete::Shell;
-use millrace_common::time::Timestamp;
+use millrace_common::{state::RunState, time::Timestamp};
 
 /// Exit codes, as `--help` shows them.
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
   1  what was asked for failed: a run did not succeed, a definition has problems
-  2  the command line is wrong
+  2  the command line is wrong, or a file of it cannot be read or written
   3  no master could be reached, or it does not lead
   4  the master refused: not found, or not possible now
   5  the token is missing or wrong
@@ -98,18 +98,7 @@ pub(crate) enum Command {
         what: String,
     },
     /// Prints the output of a task's attempt.
-    Logs {
-        /// The run's id.
-        run: String,
-        /// The task's name.
-        task: String,
-        /// Which attempt; the last one where absent.
-        #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
-        attempt: Option<u32>,
-        /// Goes on until the attempt has ended.
-        #[arg(short, long)]
-        follow: bool,
-    },
+    Logs(Logs),
     /// Ends a run: nothing new starts, what runs is killed.
     Cancel {
         /// The run's id.
@@ -142,7 +131,7 @@ pub(crate) enum Command {
     },
     /// Draws the tasks of a definition or a run.
     Graph {
-        /// A file, a workflow's name or a run's id.
+        /// A file, - for standard input, a workflow's name or a run's id.
         #[arg(value_name = "FILE|WORKFLOW|RUN")]
         what: String,
         /// How to draw.
@@ -168,6 +157,21 @@ pub(crate) enum Command {
     },
 }
 
+/// Prints the output of a task's attempt.
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// The run's id.
+    pub(crate) run: String,
+    /// The task's name.
+    pub(crate) task: String,
+    /// Which attempt; the last one where absent.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) attempt: Option<u32>,
+    /// Goes on until the attempt has ended.
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+}
+
 /// Starts a run.
 #[derive(Debug, Args)]
 pub(crate) struct Run {
@@ -176,10 +180,10 @@ pub(crate) struct Run {
     /// A parameter; its value is read as JSON where it is JSON, else as text.
     #[arg(short, long = "param", value_name = "NAME=VALUE")]
     pub(crate) params: Vec<String>,
-    /// What the run is about, such as 2026-01-31 or 2026-01-31T02:30:00+08:00; now where absent.
+    /// What the run is about, such as 2026-01-31 (its first moment in UTC) or 2026-01-31T02:30:00+08:00; now where absent.
     #[arg(long, value_name = "TIME", value_parser = logical_date)]
     pub(crate) logical_date: Option<Timestamp>,
-    /// The same key gives the same run, however often this is repeated.
+    /// The same key gives the same run, however often this is repeated; a new key where absent.
     #[arg(long, value_name = "TEXT")]
     pub(crate) key: Option<String>,
     /// Waits until it has ended, showing how it goes; exit code 1 unless it succeeds.
@@ -200,7 +204,7 @@ pub(crate) enum List {
         #[arg(long)]
         workflow: Option<String>,
         /// In this state only.
-        #[arg(long)]
+        #[arg(long, value_parser = PossibleValuesParser::new(RunState::ALL.iter().map(|state| state.as_str())))]
         state: Option<String>,
         #[command(flatten)]
         page: Page,

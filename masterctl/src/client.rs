@@ -1,10 +1,14 @@
-//! The connection to a master: token, limits and time-outs in one place.
+//! The connection to a master: token, limits, time-outs and the one retry policy.
 
-use std::time::Duration;
+use std::{
+    hash::{BuildHasher as _, Hasher as _, RandomState},
+    time::Duration,
+};
 
 use anyhow::Context;
+use millrace_common::text::ShowDuration;
 use millrace_proto::{MESSAGE_BYTES_MAX, v1::control_service_client::ControlServiceClient};
-use millrace_runtime::token;
+use millrace_runtime::{chain::Chain, token};
 use tonic::{
     Request, Status,
     metadata::{Ascii, MetadataValue},
@@ -16,30 +20,48 @@ use crate::{cli::Global, failure::Failure};
 
 /// How long a master may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a master may take until its answer begins; its own limit is a little shorter and says why.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(35);
+/// How often an idle connection is asked whether the master is there, and how long that may take.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+/// How long a master may be away before following it is given up: a restart, or a change of leader.
+const AWAY_MAX: Duration = Duration::from_secs(60);
+/// Pause between two tries, at first and at most.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// A client that carries the token.
 pub(crate) type Client = ControlServiceClient<InterceptedService<Channel, Bearer>>;
 
-/// Connects to the master that the command line names.
+/// Connects to the master that the command line names. A connection that breaks later is opened again by the next call.
 pub(crate) async fn connect(global: &Global) -> Result<Client, Failure> {
-    let token = token::read_token_file(&global.token_file).with_context(|| {
-        format!("no token from {}; name the master's file with --token-file", global.token_file.display())
-    })?;
-    let bearer = format!("Bearer {}", token.expose()).parse().context("the token is not plain ASCII")?;
+    let bearer = bearer(global)?;
     let endpoint = Endpoint::from_shared(global.master.clone())
         .with_context(|| format!("{:?} is not an address such as http://127.0.0.1:7070", global.master))?
         .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(ANSWER_TIMEOUT)
+        .http2_keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE)
+        .keep_alive_while_idle(true)
         .tcp_nodelay(true);
     let channel = endpoint.connect().await.map_err(|error| {
-        let cause = millrace_runtime::chain::Chain(&error).to_string();
-        Failure::Unreachable(format!(
-            "no master answers at {}: {cause}; name another with --master",
-            global.master
-        ))
+        let (master, cause) = (&global.master, Chain(&error));
+        Failure::Unreachable(format!("no master answers at {master}: {cause}; name another with --master"))
     })?;
-    Ok(ControlServiceClient::with_interceptor(channel, Bearer(bearer))
+    Ok(ControlServiceClient::with_interceptor(channel, bearer)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX))
+}
+
+fn bearer(global: &Global) -> Result<Bearer, Failure> {
+    let token = token::read_token_file(&global.token_file).map_err(|error| {
+        Failure::Token(format!("{}; name the master's token file with --token-file", Chain(&error)))
+    })?;
+    let mut bearer: MetadataValue<Ascii> = format!("Bearer {}", token.expose())
+        .parse()
+        .map_err(|_| Failure::Token("the token cannot travel in a header".to_owned()))?;
+    bearer.set_sensitive(true);
+    Ok(Bearer(bearer))
 }
 
 /// Puts the token on every call.
@@ -50,5 +72,46 @@ impl Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         request.metadata_mut().insert("authorization", self.0.clone());
         Ok(request)
+    }
+}
+
+/// Bears with a master that is away: the one policy for calls that may be repeated.
+#[derive(Debug)]
+pub(crate) struct Patience {
+    pause: Duration,
+    /// How long was waited since the last answer.
+    waited: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { pause: PAUSE_MIN, waited: Duration::ZERO }
+    }
+}
+
+impl Patience {
+    /// Notes that the master answered.
+    pub(crate) fn answered(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Waits before another try; `say` is told once that there will be one.
+    ///
+    /// # Errors
+    /// The failure itself where another try would not help, or the master was away for too long.
+    pub(crate) async fn wait(&mut self, failure: Failure, say: impl FnOnce(&str)) -> Result<(), Failure> {
+        if !failure.is_away() || self.waited >= AWAY_MAX {
+            return Err(failure);
+        }
+        if self.waited.is_zero() {
+            say(&format!("the master is away, trying again for {}", ShowDuration(AWAY_MAX)));
+        }
+        // Half of the pause is random, so that many who wait do not come back in step.
+        let random = u32::try_from(RandomState::new().build_hasher().finish() % 1_000).unwrap_or(0);
+        let pause = self.pause / 2 + self.pause * random / 2_000;
+        tokio::time::sleep(pause).await;
+        self.waited += pause;
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+        Ok(())
     }
 }

@@ -12,6 +12,7 @@ use millrace_common::definition;
 use crate::{
     cli::{Arguments, Cluster, Command, Executor, List},
     failure::Failure,
+    output::emit,
 };
 
 /// Runs the command that was given.
@@ -26,7 +27,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
             run::list(&global, workflow, state, page).await
         }
         Command::Show { what } => run::show(&global, &what).await,
-        Command::Logs { run, task, attempt, follow } => run::logs(&global, run, task, attempt, follow).await,
+        Command::Logs(logs) => run::logs(&global, logs).await,
         Command::Cancel { run } => run::cancel(&global, run).await,
         Command::Pause { run } => run::pause(&global, run).await,
         Command::Resume { run } => run::resume(&global, run).await,
@@ -36,11 +37,13 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Executor { what: Executor::List } => cluster::executors(&global).await,
         Command::Cluster { what: Cluster::Status } => cluster::status(&global).await,
         Command::Schema => {
-            println!("{:#}", definition::schema());
+            emit(format!("{:#}\n", definition::schema()).as_bytes())?;
             Ok(())
         }
         Command::Completion { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "masterctl", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "masterctl", &mut script);
+            emit(&script)?;
             Ok(())
         }
     }

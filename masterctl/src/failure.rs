@@ -1,10 +1,12 @@
 //! Why a command failed, and with which exit code. The codes are part of the interface.
 
-use std::process::ExitCode;
+use std::{error::Error as _, io::Write as _, process::ExitCode};
 
 use miette::Report;
 use millrace_runtime::chain::Chain;
 use tonic::{Code, Status};
+
+use crate::diagnose;
 
 /// Why a command failed.
 #[derive(Debug)]
@@ -15,10 +17,14 @@ pub(crate) enum Failure {
     Input(Vec<Report>),
     /// Something on this machine.
     Local(anyhow::Error),
+    /// The token is missing or cannot be used.
+    Token(String),
     /// No master answers.
     Unreachable(String),
     /// A master answered with an error.
     Refused(Status),
+    /// Something about one of several things.
+    At(String, Box<Failure>),
 }
 
 impl From<anyhow::Error> for Failure {
@@ -29,41 +35,71 @@ impl From<anyhow::Error> for Failure {
 
 impl From<Status> for Failure {
     fn from(status: Status) -> Self {
-        Self::Refused(status)
+        // Only a status that was made on this side has a cause: the connection broke, or was never there.
+        match status.source() {
+            Some(cause) => Self::Unreachable(format!("the connection to the master broke: {}", Chain(cause))),
+            None => Self::Refused(status),
+        }
     }
 }
 
 impl Failure {
+    /// Tells whether the same call may succeed once a master is back.
+    pub(crate) fn is_away(&self) -> bool {
+        match self {
+            Self::Unreachable(_) => true,
+            Self::Refused(status) => exit_code(status.code()) == UNREACHABLE,
+            Self::At(_, failure) => failure.is_away(),
+            Self::Unsuccessful | Self::Input(_) | Self::Local(_) | Self::Token(_) => false,
+        }
+    }
+
     /// Prints the failure to standard error and returns its exit code.
     pub(crate) fn report(self) -> ExitCode {
+        let (text, code) = self.told();
+        if !text.is_empty() {
+            // Nobody can be told that nobody can be told.
+            let _ = writeln!(std::io::stderr(), "{text}");
+        }
+        ExitCode::from(code)
+    }
+
+    /// Returns what to say and the exit code.
+    fn told(self) -> (String, u8) {
         match self {
-            Self::Unsuccessful => ExitCode::from(1),
-            Self::Input(reports) => {
-                for report in reports {
-                    eprintln!("{report:?}");
-                }
-                ExitCode::from(1)
+            Self::Unsuccessful => (String::new(), UNSUCCESSFUL),
+            Self::Input(reports) => (diagnose::shown(&reports), UNSUCCESSFUL),
+            Self::At(place, failure) => {
+                let (text, code) = failure.told();
+                (text.replacen("error: ", &format!("error: {place}: "), 1), code)
             }
-            Self::Local(error) => {
-                eprintln!("error: {}", Chain(error.as_ref()));
-                ExitCode::from(2)
-            }
-            Self::Unreachable(problem) => {
-                eprintln!("error: {problem}");
-                ExitCode::from(3)
-            }
+            Self::Local(error) => (format!("error: {}", Chain(error.as_ref())), USAGE),
+            Self::Token(problem) => (format!("error: {problem}"), TOKEN),
+            Self::Unreachable(problem) => (format!("error: {problem}"), UNREACHABLE),
             Self::Refused(status) => {
-                eprintln!("error: {}", status.message());
-                ExitCode::from(exit_code(status.code()))
+                let message = match status.code() {
+                    Code::Cancelled | Code::DeadlineExceeded => {
+                        "the master did not answer in time".to_owned()
+                    }
+                    _ if status.message().is_empty() => format!("the master answered {:?}", status.code()),
+                    _ => status.message().to_owned(),
+                };
+                (format!("error: {message}"), exit_code(status.code()))
             }
         }
     }
 }
 
+const UNSUCCESSFUL: u8 = 1;
+const USAGE: u8 = 2;
+const UNREACHABLE: u8 = 3;
+const REFUSED: u8 = 4;
+const TOKEN: u8 = 5;
+
 fn exit_code(code: Code) -> u8 {
     match code {
-        Code::Unauthenticated | Code::PermissionDenied => 5,
-        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => 3,
+        Code::Unauthenticated | Code::PermissionDenied => TOKEN,
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => UNREACHABLE,
         Code::Ok
         | Code::Unknown
         | Code::InvalidArgument
@@ -75,6 +111,35 @@ fn exit_code(code: Code) -> u8 {
         | Code::OutOfRange
         | Code::Unimplemented
         | Code::Internal
-        | Code::DataLoss => 4,
+        | Code::DataLoss => REFUSED,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_failure_has_its_words_and_its_code() {
+        let refused = |code, message: &str| Failure::Refused(Status::new(code, message));
+        let rows = [
+            (Failure::Unsuccessful, "", 1),
+            (Failure::Local(anyhow::anyhow!("cannot read a").context("b")), "error: b: cannot read a", 2),
+            (Failure::Unreachable("gone".to_owned()), "error: gone", 3),
+            (refused(Code::Unavailable, "this master is stopping"), "error: this master is stopping", 3),
+            (refused(Code::Cancelled, "Timeout expired"), "error: the master did not answer in time", 3),
+            (refused(Code::NotFound, "there is no run x"), "error: there is no run x", 4),
+            (refused(Code::Internal, ""), "error: the master answered Internal", 4),
+            (refused(Code::Unauthenticated, "no"), "error: no", 5),
+            (Failure::Token("no token".to_owned()), "error: no token", 5),
+            (
+                Failure::At("a.yaml".to_owned(), Box::new(refused(Code::Internal, "broken"))),
+                "error: a.yaml: broken",
+                4,
+            ),
+        ];
+        for (failure, text, code) in rows {
+            assert_eq!(failure.told(), (text.to_owned(), code));
+        }
     }
 }

@@ -1,5 +1,4 @@
 //! `masterctl`: the command line of Millrace.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "printing is what this program is for")]
 
 mod cli;
 mod client;

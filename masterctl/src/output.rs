@@ -1,8 +1,12 @@
 //! Printing: standard output carries what was asked for and nothing else.
 
-use std::time::Duration;
+use std::{
+    io::{self, Write as _},
+    time::Duration,
+};
 
-use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
+use anyhow::Context;
+use comfy_table::{ContentArrangement, Table, presets::UTF8_HORIZONTAL_ONLY};
 use millrace_common::{text::ShowDuration, time::Timestamp};
 use serde_json::{Value, json};
 
@@ -16,22 +20,48 @@ pub(crate) trait Printable {
     fn text(&self) -> String;
 }
 
-/// Prints in the format that was asked for.
-pub(crate) fn print(what: &impl Printable, format: Format) -> anyhow::Result<()> {
-    match format {
-        Format::Table => println!("{}", what.text().trim_end()),
-        Format::Json => println!("{}", serde_json::to_string_pretty(&what.value())?),
-        Format::Yaml => print!("{}", serde_saphyr::to_string(&what.value())?),
-    }
-    Ok(())
+/// Whether anybody still reads what is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reader {
+    /// As far as is known.
+    There,
+    /// It has what it wanted, as `head` does.
+    Gone,
 }
 
-/// Makes a table of rows of text.
+/// Prints in the format that was asked for.
+pub(crate) fn print(what: &impl Printable, format: Format) -> anyhow::Result<()> {
+    let text = match format {
+        Format::Table => format!("{}\n", what.text().trim_end()),
+        Format::Json => format!("{}\n", serde_json::to_string_pretty(&what.value())?),
+        Format::Yaml => serde_saphyr::to_string(&what.value())?,
+    };
+    // A reader that has gone does not change what the command did.
+    emit(text.as_bytes()).map(drop)
+}
+
+/// Writes to standard output, at once.
+pub(crate) fn emit(bytes: &[u8]) -> anyhow::Result<Reader> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(Reader::There),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
+        Err(error) => Err(error).context("cannot write to standard output"),
+    }
+}
+
+/// Makes a table of rows of text; on a terminal it is made to fit.
 pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY).set_header(header.to_vec());
-    table.add_rows(rows);
+    table.load_style(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(header.to_vec());
+    table.add_rows(rows.into_iter().map(|row| row.iter().map(|cell| one_line(cell)).collect::<Vec<_>>()));
     table.to_string()
+}
+
+/// Takes from a text whatever would move a terminal's cursor.
+pub(crate) fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// Shows a time; empty where there is none.

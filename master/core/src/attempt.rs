@@ -151,10 +151,7 @@ impl Scheduler {
             }
             Standing::Gone => {
                 #[cfg(feature = "testing")]
-                if let (true, Report::Ended(end)) = (self.is_planted(Mutation::LateResultCounts), &report) {
-                    let (from, at, end) = (AttemptState::Running, self.now.wall, end.clone());
-                    self.claim_wrongly(Change::AttemptEnded { attempt, from, end, at });
-                }
+                self.take_late_result(attempt, &report);
                 self.count_refusal("report_of_ended_attempt");
                 self.answer_void(session, attempt, has_ended);
                 return;

@@ -251,3 +251,6 @@ fn check_schedules(scheduler: &Scheduler, found: &mut Vec<Violation>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -107,7 +107,11 @@ impl Scheduler {
     fn judge_held(&mut self, executor: &ExecutorName, attempt: AttemptId, report: Report) -> Verdict {
         match self.standing(executor, attempt) {
             Standing::Quarantined => return Verdict::Adopt,
-            Standing::Gone => return Verdict::Discard,
+            Standing::Gone => {
+                #[cfg(feature = "testing")]
+                self.take_late_result(attempt, &report);
+                return Verdict::Discard;
+            }
             Standing::Elsewhere => {
                 self.count_refusal("held_by_another_executor");
                 return Verdict::Discard;
@@ -162,10 +166,14 @@ impl Scheduler {
 
     /// Ends what the session's greeting did not name: its first heartbeat shows that the greeting was not overtaken.
     fn end_missing(&mut self, name: &ExecutorName, held: &[(AttemptId, AttemptState)]) {
-        let missing =
-            self.state.executors.get_mut(name).map(|executor| std::mem::take(&mut executor.missing));
-        for Missing { attempt, proof, reason } in missing.unwrap_or_default() {
-            let is_held = held.iter().any(|(held, _)| *held == attempt);
+        let Some(executor) = self.state.executors.get_mut(name) else { return };
+        let missing = std::mem::take(&mut executor.missing);
+        if missing.is_empty() {
+            return;
+        }
+        let held: BTreeSet<AttemptId> = held.iter().map(|(attempt, _)| *attempt).collect();
+        for Missing { attempt, proof, reason } in missing {
+            let is_held = held.contains(&attempt);
             let Some((run, _, instance)) = self.state.instance(attempt.instance).filter(|_| !is_held) else {
                 continue;
             };

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use millrace_proto::v1::{self, executor_message::Body};
+use millrace_proto::v1;
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, sync::mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
-use crate::support::{Master, ONE, hello, refused, within};
+use crate::support::{Master, ONE, hello, refused};
 
 /// With peers that behave, a stop takes no time to speak of.
 const PROMPT: Duration = Duration::from_secs(3);
@@ -57,12 +57,8 @@ async fn a_stop_does_not_wait_for_peers_that_do_nothing() {
     slow.write_all(b"PRI * HT").await.unwrap();
     let _idle = master.channel().await;
     // A session that reads nothing of what fills its window.
-    let executor = master.executor("e1").await;
-    within("the session to be full", async {
-        let beat = Body::Heartbeat(v1::Heartbeat { number: 1, held: Vec::new() });
-        while executor.sender.send(v1::ExecutorMessage { body: Some(beat.clone()) }).await.is_ok() {}
-    })
-    .await;
+    let full = master.executor("e1").await;
+    full.overflow(Vec::new()).await;
     let (end, took) = master.stop().await;
     end.unwrap();
     assert!(took < BOUND, "{took:?}");

@@ -283,6 +283,22 @@ impl Executor {
         }
     }
 
+    /// Says things that need a long answer and reads nothing of it, until nobody listens any more.
+    pub(crate) async fn overflow(&self, held: Vec<v1::Held>) {
+        // Each attempt that the leader does not know is to be killed, which takes a message.
+        let unknown = (0..5_000).map(|index| v1::Held {
+            attempt: Some(v1::AttemptId { run: vec![1; 16], index, number: 1 }),
+            state: AttemptState::Running.into(),
+            end: None,
+        });
+        let held: Vec<_> = held.into_iter().chain(unknown).collect();
+        let beat = executor_message::Body::Heartbeat(v1::Heartbeat { number: 1, held });
+        within("the session to end", async {
+            while self.sender.send(v1::ExecutorMessage { body: Some(beat.clone()) }).await.is_ok() {}
+        })
+        .await;
+    }
+
     /// Waits for the next start.
     pub(crate) async fn start(&mut self) -> v1::Start {
         while self.starts.is_empty() {

@@ -2,15 +2,15 @@
 
 use std::{fmt::Write as _, path::Path};
 
-use anyhow::Context;
 use millrace_common::{definition, id::RunId, workflow::Workflow};
 use millrace_proto::v1;
 
-use super::source::Source;
+use super::source::{self, Source};
 use crate::{
     cli::{Global, Picture},
     client, diagnose,
     failure::Failure,
+    output::emit,
 };
 
 /// A task of a picture.
@@ -29,14 +29,13 @@ pub(super) async fn draw(global: &Global, what: &str, format: Picture) -> Result
         Picture::Dot => dot(&shapes),
         Picture::Svg => svg(&shapes),
     };
-    print!("{picture}");
+    emit(picture.as_bytes())?;
     Ok(())
 }
 
 async fn shapes(global: &Global, what: &str) -> Result<Vec<Shape>, Failure> {
-    if Path::new(what).is_file() {
-        let text = std::fs::read_to_string(what).with_context(|| format!("cannot read {what}"))?;
-        return Ok(of_workflow(&parse(Source { name: what.to_owned(), text })?));
+    if what == "-" || Path::new(what).is_file() {
+        return Ok(of_workflow(&parse(source::read_one(Path::new(what))?)?));
     }
     let mut client = client::connect(global).await?;
     if what.parse::<RunId>().is_ok() {
@@ -132,54 +131,71 @@ fn dot(shapes: &[Shape]) -> String {
     picture
 }
 
-/// Size of a box and of the gaps between boxes, in pixels.
-const BOX: (usize, usize) = (150, 36);
+/// Height of a box, and the gaps between boxes, in pixels.
+const BOX_HEIGHT: usize = 36;
 const GAP: (usize, usize) = (60, 20);
+/// Width of a character of a name, and of the shortest box, in pixels.
+const CHAR_WIDTH: usize = 8;
+const BOX_WIDTH_MIN: usize = 100;
 
-fn svg(shapes: &[Shape]) -> String {
+/// Where the boxes of a picture are.
+struct Layout {
+    box_width: usize,
+    places: Vec<(usize, usize)>,
+    width: usize,
+    height: usize,
+}
+
+fn layout(shapes: &[Shape]) -> Layout {
+    let longest = shapes.iter().map(|shape| shape.name.chars().count()).max().unwrap_or(0);
+    let box_width = (longest * CHAR_WIDTH + 2 * CHAR_WIDTH).max(BOX_WIDTH_MIN);
     let mut rows: Vec<usize> = Vec::new();
-    let places: Vec<(usize, usize)> = shapes
-        .iter()
-        .map(|shape| {
-            if rows.len() <= shape.rank {
-                rows.resize(shape.rank + 1, 0);
-            }
-            rows[shape.rank] += 1;
-            (GAP.0 + shape.rank * (BOX.0 + GAP.0), GAP.1 + (rows[shape.rank] - 1) * (BOX.1 + GAP.1))
-        })
-        .collect();
-    let width = rows.len() * (BOX.0 + GAP.0) + GAP.0;
-    let height = rows.iter().max().unwrap_or(&0) * (BOX.1 + GAP.1) + GAP.1;
+    let mut place = |shape: &Shape| {
+        if rows.len() <= shape.rank {
+            rows.resize(shape.rank + 1, 0);
+        }
+        let row = rows[shape.rank];
+        rows[shape.rank] += 1;
+        (GAP.0 + shape.rank * (box_width + GAP.0), GAP.1 + row * (BOX_HEIGHT + GAP.1))
+    };
+    let places = shapes.iter().map(&mut place).collect();
+    let width = rows.len() * (box_width + GAP.0) + GAP.0;
+    let height = rows.iter().max().unwrap_or(&0) * (BOX_HEIGHT + GAP.1) + GAP.1;
+    Layout { box_width, places, width, height }
+}
+
+/// Names need no escaping: they are made of letters, digits, '_' and '-'.
+fn svg(shapes: &[Shape]) -> String {
+    let Layout { box_width, places, width, height } = layout(shapes);
     let mut picture = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" font-family=\"sans-serif\" font-size=\"13\">\n"
     );
-    for (shape, (x, y)) in shapes.iter().zip(&places) {
+    for (shape, to) in shapes.iter().zip(&places) {
         for (from_x, from_y) in shape.upstream.iter().filter_map(|up| places.get(*up)) {
-            let (start_x, start_y) = (from_x + BOX.0, from_y + BOX.1 / 2);
-            let (end_y, bend) = (y + BOX.1 / 2, GAP.0 / 2);
-            let _ = writeln!(
-                picture,
-                "  <path d=\"M{start_x},{start_y} C{},{start_y} {},{end_y} {x},{end_y}\" fill=\"none\" stroke=\"#888\"/>",
-                start_x + bend,
-                x.saturating_sub(bend),
-            );
+            edge(&mut picture, (from_x + box_width, *from_y), *to);
         }
     }
     for (shape, (x, y)) in shapes.iter().zip(&places) {
         let state = shape.state.as_ref().map_or_else(String::new, |state| format!(" ({state})"));
+        let (name, color) = (&shape.name, fill(shape.state.as_deref()));
+        let (middle, base) = (x + box_width / 2, y + BOX_HEIGHT / 2 + 5);
         let _ = writeln!(
             picture,
-            "  <g><title>{0}{state}</title><rect x=\"{x}\" y=\"{y}\" width=\"{1}\" height=\"{2}\" rx=\"4\" fill=\"{3}\" stroke=\"#444\"/><text x=\"{4}\" y=\"{5}\" text-anchor=\"middle\">{0}</text></g>",
-            shape.name,
-            BOX.0,
-            BOX.1,
-            fill(shape.state.as_deref()),
-            x + BOX.0 / 2,
-            y + BOX.1 / 2 + 5,
+            "  <g><title>{name}{state}</title><rect x=\"{x}\" y=\"{y}\" width=\"{box_width}\" height=\"{BOX_HEIGHT}\" rx=\"4\" fill=\"{color}\" stroke=\"#444\"/><text x=\"{middle}\" y=\"{base}\" text-anchor=\"middle\">{name}</text></g>",
         );
     }
     picture.push_str("</svg>\n");
     picture
+}
+
+/// Draws a line between two boxes, from the right side of one to the left side of the other.
+fn edge(picture: &mut String, (from_x, from_y): (usize, usize), (to_x, to_y): (usize, usize)) {
+    let (start_y, end_y) = (from_y + BOX_HEIGHT / 2, to_y + BOX_HEIGHT / 2);
+    let (leave, arrive) = (from_x + GAP.0 / 2, to_x.saturating_sub(GAP.0 / 2));
+    let _ = writeln!(
+        picture,
+        "  <path d=\"M{from_x},{start_y} C{leave},{start_y} {arrive},{end_y} {to_x},{end_y}\" fill=\"none\" stroke=\"#888\"/>",
+    );
 }
 
 fn fill(state: Option<&str>) -> &'static str {

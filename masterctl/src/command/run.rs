@@ -6,17 +6,21 @@ mod view;
 use std::io::Write as _;
 
 use anyhow::{Context, anyhow};
-use millrace_common::{id::RunId, state::RunState};
+use millrace_common::{id::RunId, state::RunState, time::Timestamp};
 use millrace_proto::v1;
 use serde_json::{Map, Value};
+use uuid::Uuid;
 
-use self::view::{Explained, Moved, RunView, Runs, Started};
+use self::{
+    progress::Progress,
+    view::{Explained, Moved, RunView, Runs, Started},
+};
 use super::workflow::Definition;
 use crate::{
-    cli::{Format, Global, Page, Run},
-    client::{self, Client},
+    cli::{Format, Global, Logs, Page, Run},
+    client::{self, Client, Patience},
     failure::Failure,
-    output::print,
+    output::{Reader, emit, print},
 };
 
 pub(super) async fn start(global: &Global, run: Run) -> Result<(), Failure> {
@@ -26,11 +30,24 @@ pub(super) async fn start(global: &Global, run: Run) -> Result<(), Failure> {
     let request = v1::StartRunRequest {
         workflow,
         params,
-        logical_date: logical_date.map(millrace_common::time::Timestamp::as_micros),
-        idempotency_key: key.unwrap_or_default(),
+        logical_date: logical_date.map(Timestamp::as_micros),
+        // With a key the request can be repeated where its answer was lost.
+        idempotency_key: key.unwrap_or_else(|| format!("masterctl-{}", Uuid::now_v7())),
     };
-    let started = client.start_run(request).await?.into_inner();
+    let mut patience = Patience::default();
+    let started = loop {
+        match client.start_run(request.clone()).await {
+            Ok(started) => break started.into_inner(),
+            Err(status) => patience.wait(status.into(), say).await?,
+        }
+    };
     after_start(global, &mut client, started, wait).await
+}
+
+/// Says something beside the output.
+fn say(text: &str) {
+    // Nobody can be told that standard error is gone.
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 async fn after_start(
@@ -43,24 +60,47 @@ async fn after_start(
         print(&Started(started), global.output)?;
         return Ok(());
     }
-    let ended = watch(client, started.run, global.output).await?;
-    let state = ended.run.as_ref().map(|run| run.state.clone()).unwrap_or_default();
+    let ended = watch(client, &started.run, global.output).await?;
+    let state = state_of(&ended);
     print(&RunView(ended), global.output)?;
-    if state.parse() == Ok(RunState::Success) { Ok(()) } else { Err(Failure::Unsuccessful) }
+    if state == Some(RunState::Success) { Ok(()) } else { Err(Failure::Unsuccessful) }
 }
 
-/// Follows a run to its end, showing it to a person.
-async fn watch(client: &mut Client, run: String, format: Format) -> Result<v1::GetRunResponse, Failure> {
-    let mut views = client.watch_run(v1::GetRunRequest { run }).await?.into_inner();
-    let mut progress = (format == Format::Table).then(progress::Progress::new);
-    let mut last = None;
+fn state_of(view: &v1::GetRunResponse) -> Option<RunState> {
+    view.run.as_ref().and_then(|run| run.state.parse().ok())
+}
+
+/// Follows a run to its end, showing it to a person, over restarts of the master.
+async fn watch(client: &mut Client, run: &str, format: Format) -> Result<v1::GetRunResponse, Failure> {
+    let mut progress = (format == Format::Table).then(|| Progress::new(run));
+    let mut patience = Patience::default();
+    loop {
+        let failure = match watch_once(client, run, progress.as_mut(), &mut patience).await {
+            Ok(ended) => return Ok(ended),
+            Err(failure) => failure,
+        };
+        let say = |text: &str| progress.as_ref().map_or_else(|| say(text), |progress| progress.say(text));
+        patience.wait(failure, say).await?;
+    }
+}
+
+async fn watch_once(
+    client: &mut Client,
+    run: &str,
+    mut progress: Option<&mut Progress>,
+    patience: &mut Patience,
+) -> Result<v1::GetRunResponse, Failure> {
+    let mut views = client.watch_run(v1::GetRunRequest { run: run.to_owned() }).await?.into_inner();
     while let Some(view) = views.message().await? {
+        patience.answered();
         if let Some(progress) = &mut progress {
             progress.update(&view);
         }
-        last = Some(view);
+        if state_of(&view).is_some_and(RunState::is_final) {
+            return Ok(view);
+        }
     }
-    last.ok_or_else(|| Failure::Unreachable("the master ended the watch without a word".to_owned()))
+    Err(Failure::Unreachable("the master ended the watch before the run had ended".to_owned()))
 }
 
 /// Reads `name=value` pairs; a value that is JSON is taken as such, anything else as text.
@@ -107,20 +147,33 @@ pub(super) async fn show(global: &Global, what: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(super) async fn logs(
-    global: &Global,
-    run: String,
-    task: String,
-    attempt: Option<u32>,
-    follow: bool,
-) -> Result<(), Failure> {
+pub(super) async fn logs(global: &Global, logs: Logs) -> Result<(), Failure> {
+    let Logs { run, task, attempt, follow } = logs;
     let mut client = client::connect(global).await?;
-    let request = v1::ReadOutputRequest { run, task, attempt: attempt.unwrap_or(0), offset: 0, follow };
-    let mut pieces = client.read_output(request).await?.into_inner();
-    let mut stdout = std::io::stdout().lock();
+    let mut request = v1::ReadOutputRequest { run, task, attempt: attempt.unwrap_or(0), offset: 0, follow };
+    let mut patience = Patience::default();
+    loop {
+        match copy_output(&mut client, &mut request, &mut patience).await {
+            Err(failure) if follow => patience.wait(failure, say).await?,
+            end => return end,
+        }
+    }
+}
+
+/// Prints output until it ends or nobody reads it; notes in the request where to go on after a break.
+async fn copy_output(
+    client: &mut Client,
+    request: &mut v1::ReadOutputRequest,
+    patience: &mut Patience,
+) -> Result<(), Failure> {
+    let mut pieces = client.read_output(request.clone()).await?.into_inner();
     while let Some(piece) = pieces.message().await? {
-        stdout.write_all(&piece.bytes).context("cannot write to standard output")?;
-        stdout.flush().context("cannot write to standard output")?;
+        patience.answered();
+        if emit(&piece.bytes)? == Reader::Gone {
+            return Ok(());
+        }
+        request.attempt = piece.attempt;
+        request.offset = piece.offset + piece.bytes.len() as u64;
     }
     Ok(())
 }

@@ -1,8 +1,12 @@
 //! Workflows: check, put in force, list.
 
-use std::{fmt::Write as _, path::PathBuf};
+use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf};
 
-use millrace_common::definition;
+use miette::Report;
+use millrace_common::{
+    definition::{self, Rejected},
+    id::WorkflowName,
+};
 use millrace_proto::v1;
 use serde_json::{Value, json};
 
@@ -11,38 +15,94 @@ use crate::{
     cli::{Format, Global, Page},
     client, diagnose,
     failure::Failure,
-    output::{Printable, print, table, time, time_value},
+    output::{Printable, one_line, print, table, time, time_value},
 };
 
 pub(super) fn validate(paths: &[PathBuf], format: Format) -> Result<(), Failure> {
     let sources = source::read(paths)?;
-    check(&sources)?;
-    print(&Valid(&sources), format)?;
-    Ok(())
-}
-
-/// Parses all documents; all problems of all of them are reported at once.
-fn check(sources: &[Source]) -> Result<(), Failure> {
-    let mut reports = Vec::new();
-    for Source { name, text } in sources {
-        if let Err(rejected) = definition::parse(text) {
-            reports.extend(diagnose::reports(name, text, &rejected));
-        }
+    let checked = Checked::of(&sources);
+    let reports = checked.reports();
+    // Programs get the problems where they look for an answer, people where they look for problems.
+    if format != Format::Table || reports.is_empty() {
+        print(&checked, format)?;
     }
-    if reports.is_empty() { Ok(()) } else { Err(Failure::Input(reports)) }
+    match (reports.is_empty(), format) {
+        (true, _) => Ok(()),
+        (false, Format::Table) => Err(Failure::Input(reports)),
+        (false, Format::Json | Format::Yaml) => Err(Failure::Unsuccessful),
+    }
 }
 
-struct Valid<'a>(&'a [Source]);
+/// What became of documents; all problems of all of them are told at once.
+struct Checked<'a> {
+    valid: Vec<&'a str>,
+    rejected: Vec<(&'a Source, Rejected)>,
+    /// Workflows that a second document defines: which, and the two documents.
+    twice: Vec<(WorkflowName, &'a str, &'a str)>,
+}
 
-impl Printable for Valid<'_> {
+impl<'a> Checked<'a> {
+    fn of(sources: &'a [Source]) -> Self {
+        let mut checked = Self { valid: Vec::new(), rejected: Vec::new(), twice: Vec::new() };
+        let mut first = BTreeMap::new();
+        for source in sources {
+            match definition::parse(&source.text) {
+                Ok(workflow) => match first.get(&workflow.name).copied() {
+                    Some(other) => checked.twice.push((workflow.name, other, source.name.as_str())),
+                    None => {
+                        first.insert(workflow.name, source.name.as_str());
+                        checked.valid.push(&source.name);
+                    }
+                },
+                Err(rejected) => checked.rejected.push((source, rejected)),
+            }
+        }
+        checked
+    }
+
+    fn reports(&self) -> Vec<Report> {
+        let rejected = self.rejected.iter();
+        let mut reports: Vec<Report> =
+            rejected.flat_map(|(source, one)| diagnose::reports(&source.name, &source.text, one)).collect();
+        reports.extend(self.twice.iter().map(|(workflow, first, second)| {
+            let message = format!("workflow {workflow} is defined twice: in {first} and in {second}");
+            diagnose::plain(message, Some("keep one of the two, or rename the other"))
+        }));
+        reports
+    }
+}
+
+impl Printable for Checked<'_> {
     fn value(&self) -> Value {
-        json!({ "valid": self.0.iter().map(|source| &source.name).collect::<Vec<_>>() })
+        let rejected = self.rejected.iter().flat_map(|(source, rejected)| {
+            rejected.problems.iter().map(|problem| {
+                json!({
+                    "file": source.name,
+                    "line": problem.line,
+                    "column": problem.column,
+                    "message": problem.message,
+                    "found": problem.found,
+                    "hint": problem.hint,
+                })
+            })
+        });
+        let twice = self.twice.iter().map(|(workflow, first, second)| {
+            json!({
+                "file": second,
+                "line": Value::Null,
+                "column": Value::Null,
+                "message": format!("workflow {workflow} is defined in {first} as well"),
+                "found": Value::Null,
+                "hint": "keep one of the two, or rename the other",
+            })
+        });
+        json!({ "valid": self.valid, "problems": rejected.chain(twice).collect::<Vec<_>>() })
     }
 
     fn text(&self) -> String {
         let mut text = String::new();
-        for source in self.0 {
-            let _ = writeln!(text, "{}: valid", source.name);
+        for name in &self.valid {
+            let _ = writeln!(text, "{name}: valid");
         }
         text
     }
@@ -51,15 +111,28 @@ impl Printable for Valid<'_> {
 pub(super) async fn apply(global: &Global, paths: &[PathBuf], dry_run: bool) -> Result<(), Failure> {
     let sources = source::read(paths)?;
     // Nothing is put in force unless everything is valid.
-    check(&sources)?;
+    let reports = Checked::of(&sources).reports();
+    if !reports.is_empty() {
+        return Err(Failure::Input(reports));
+    }
     let mut client = client::connect(global).await?;
     let mut applied = Vec::with_capacity(sources.len());
-    for source in sources {
-        let request = v1::ApplyWorkflowRequest { source: source.text, dry_run };
-        applied.push(client.apply_workflow(request).await?.into_inner());
+    let mut failure = None;
+    for Source { name, text } in sources {
+        let request = v1::ApplyWorkflowRequest { source: text, dry_run };
+        match client.apply_workflow(request).await {
+            Ok(answer) => applied.push(answer.into_inner()),
+            Err(status) => {
+                failure = Some(Failure::At(name, Box::new(status.into())));
+                break;
+            }
+        }
     }
-    print(&Applied { applied, dry_run }, global.output)?;
-    Ok(())
+    // What is in force by now is told, whatever came after.
+    if failure.is_none() || !applied.is_empty() {
+        print(&Applied { applied, dry_run }, global.output)?;
+    }
+    failure.map_or(Ok(()), Err)
 }
 
 struct Applied {
@@ -93,7 +166,7 @@ impl Printable for Applied {
             };
             let _ = writeln!(text, "{}: {what}, version {}", applied.name, applied.version);
             for difference in &applied.differences {
-                let _ = writeln!(text, "  {difference}");
+                let _ = writeln!(text, "  {}", one_line(difference));
             }
         }
         text
@@ -112,7 +185,8 @@ struct Workflows(v1::ListWorkflowsResponse);
 
 impl Printable for Workflows {
     fn value(&self) -> Value {
-        json!({ "workflows": self.0.workflows.iter().map(summary_value).collect::<Vec<_>>(), "next": self.0.next_page_token })
+        let workflows: Vec<Value> = self.0.workflows.iter().map(summary_value).collect();
+        json!({ "workflows": workflows, "next": self.0.next_page_token })
     }
 
     fn text(&self) -> String {

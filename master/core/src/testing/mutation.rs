@@ -5,10 +5,11 @@
 
 use std::time::Duration;
 
-use millrace_common::{state::AttemptState, time::Uptime, workflow::Task};
+use millrace_common::{id::AttemptId, state::AttemptState, time::Uptime, workflow::Task};
 
 use crate::{
     batch::{Change, Proof},
+    input::Report,
     scheduler::Scheduler,
     state::Executor,
 };
@@ -99,9 +100,12 @@ impl Scheduler {
         self.planted == Some(mutation)
     }
 
-    /// Makes a fact part of the next batch that is not so.
-    pub(crate) fn claim_wrongly(&mut self, change: Change) {
-        self.changes.push(change);
+    /// Overwrites the end of an attempt with one that came later.
+    pub(crate) fn take_late_result(&mut self, attempt: AttemptId, report: &Report) {
+        if let (true, Report::Ended(end)) = (self.is_planted(Mutation::LateResultCounts), report) {
+            let (from, at, end) = (AttemptState::Running, self.now.wall, end.clone());
+            self.changes.push(Change::AttemptEnded { attempt, from, end, at });
+        }
     }
 
     /// Returns how long a silent executor is waited for, right or wrong.

@@ -75,7 +75,7 @@ impl World {
         if client.is_answered || client.asked == ASKED_MAX || (client.asked > 0 && !is_repeated) {
             return;
         }
-        let Some(leader) = self.leader_to_ask() else { return self.at(2 * SECOND, Event::Ask(number)) };
+        let Some(leader) = self.leader_to_ask(20) else { return self.at(2 * SECOND, Event::Ask(number)) };
         self.clients[number].asked += 1;
         let delay = self.random.between(100, 50_000);
         self.at(delay, Event::Requested(leader, number));

@@ -22,6 +22,8 @@ use crate::{
 /// How long the answer to a heartbeat may take to count.
 pub(crate) const ANSWER_MAX: u64 = 5 * SECOND;
 pub(crate) const HEARTBEAT: u64 = 3 * SECOND;
+/// Heartbeats in which a leader may be shown an end before it has taken it: more than are ever under way.
+const SHOWN_MAX: u32 = 30;
 
 /// Something to do, once what caused it is on the disk.
 #[derive(Debug, Clone)]
@@ -120,6 +122,8 @@ pub(crate) struct Program {
     greeted_at: u64,
     beats: u64,
     in_flight: VecDeque<(u64, u64)>,
+    /// Heartbeats over this connection that were answered while an attempt had ended.
+    shown: BTreeMap<AttemptId, u32>,
     unsynced: VecDeque<(Vec<Record>, Vec<Deed>)>,
     records: Vec<Record>,
     deeds: Vec<Deed>,
@@ -179,6 +183,7 @@ impl Executor {
             greeted_at: 0,
             beats: 0,
             in_flight: VecDeque::new(),
+            shown: BTreeMap::new(),
             unsynced: VecDeque::new(),
             records: Vec::new(),
             deeds: Vec::new(),
@@ -305,6 +310,7 @@ impl Program {
         }
         self.is_welcomed = false;
         self.in_flight.clear();
+        self.shown.clear();
     }
 
     pub(crate) fn beat(&mut self, uptime: u64) {
@@ -347,6 +353,16 @@ impl Program {
                 self.extend_contact(sent, uptime);
             }
         }
+        for (attempt, entry) in &self.entries {
+            if matches!(entry, Entry::Ended(_)) {
+                *self.shown.entry(*attempt).or_default() += 1;
+            }
+        }
+    }
+
+    /// Returns an attempt whose end a leader was shown again and again and does not take.
+    pub(crate) fn neglected(&self) -> Option<AttemptId> {
+        self.shown.iter().find(|(_, count)| **count > SHOWN_MAX).map(|(attempt, _)| *attempt)
     }
 
     fn extend_contact(&mut self, sent: u64, uptime: u64) {
@@ -454,6 +470,7 @@ impl Program {
 
     fn forget(&mut self, attempt: AttemptId) {
         if matches!(self.entries.get(&attempt), Some(Entry::Ended(_))) {
+            self.shown.remove(&attempt);
             self.entries.remove(&attempt);
             self.released.insert(attempt);
             self.records.push(Record::Released(attempt));

@@ -11,7 +11,7 @@ use millrace_core::{Message, Start};
 
 use crate::{
     clients::Wish,
-    executor::{Cause, Deed, Disk, Executor, Exit, HEARTBEAT},
+    executor::{Cause, Deed, Disk, Executor, Exit, HEARTBEAT, Program},
     network::{ConnectionId, ToExecutor, ToLeader},
     plan::{Outcome, SECOND},
     world::{Event, World},
@@ -72,7 +72,7 @@ impl World {
         if executor.starts != starts || !is_free {
             return;
         }
-        let leader = self.leader_to_ask();
+        let leader = self.leader_to_ask(50);
         if let Some(leader) = leader.filter(|_| !self.network.is_partitioned(machine, self.time)) {
             let connection = self.network.open(machine, leader);
             let uptime = self.uptime(machine);
@@ -122,6 +122,9 @@ impl World {
             _ => {}
         }
         self.executors[machine].on_message(uptime, wall, term, message);
+        if let Some(attempt) = self.executors[machine].program.as_ref().and_then(Program::neglected) {
+            self.checker.fail(format!("L1: {name} shows the end of {attempt} again and again"));
+        }
         self.carry_out(machine);
     }
 

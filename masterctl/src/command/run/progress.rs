@@ -19,14 +19,23 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(run: &str) -> Self {
         let all = MultiProgress::new();
         let total = all.add(ProgressBar::no_length());
-        if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} tasks ended, {elapsed} {msg}") {
+        if let Ok(style) =
+            ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len} tasks ended, {elapsed} {msg}")
+        {
             total.set_style(style);
         }
+        total.set_prefix(run.to_owned());
         total.enable_steady_tick(FRAME);
         Self { all, total, lines: BTreeMap::new() }
+    }
+
+    /// Says something without disturbing the picture.
+    pub(super) fn say(&self, text: &str) {
+        // Nobody can be told that standard error is gone.
+        let _ = self.all.println(text);
     }
 
     pub(super) fn update(&mut self, view: &v1::GetRunResponse) {

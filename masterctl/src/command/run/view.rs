@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     command::workflow::with_next,
-    output::{Printable, embedded, table, time, time_value, took},
+    output::{Printable, embedded, one_line, table, time, time_value, took},
 };
 
 /// A run that was started.
@@ -97,7 +97,7 @@ impl Printable for RunView {
                 writeln!(text, "run {} of {} version {}: {}", run.run, run.workflow, run.version, run.state);
             let _ = writeln!(text, "logical date {}, {}", time(Some(run.interval_start)), run.trigger);
             if !run.reason.is_empty() {
-                let _ = writeln!(text, "reason: {}", run.reason);
+                let _ = writeln!(text, "reason: {}", one_line(&run.reason));
             }
         }
         let rows = self.0.tasks.iter().map(|task| {
@@ -159,7 +159,7 @@ impl Printable for Explained {
     fn text(&self) -> String {
         let mut text = format!("run: {}", self.0.state);
         if !self.0.reason.is_empty() {
-            let _ = write!(text, ": {}", self.0.reason);
+            let _ = write!(text, ": {}", one_line(&self.0.reason));
         }
         let _ = writeln!(text);
         if self.0.tasks.is_empty() {
