@@ -153,7 +153,7 @@ impl fmt::Display for Reason {
             }
             Self::RetryAt(at) => write!(f, "the next attempt is due at {at}"),
             Self::RunLimit { active, limit } => {
-                write!(f, "{active} runs of the workflow are running and max_active_runs is {limit}")
+                write!(f, "max_active_runs of the workflow is {limit}, active runs: {active}")
             }
             Self::Paused => f.write_str("the run is paused; resume it"),
             Self::Ending(reason) => write!(f, "the run is being ended: {reason}"),
@@ -169,7 +169,7 @@ impl fmt::Display for Reason {
                 write!(f, "no connected executor that fits can run kind {kind}")
             }
             Self::SlotsFull { executors, slots } => {
-                write!(f, "all {slots} slots of the {executors} executors that fit are taken")
+                write!(f, "no slot is free on the executors that fit; executors: {executors}, slots: {slots}")
             }
             Self::PoolFull { pool, used, limit } => write!(f, "pool {pool} is full: {used} of {limit} taken"),
             Self::UnknownPool(pool) => write!(f, "pool {pool} is not configured on the master"),

@@ -151,6 +151,7 @@ impl Scheduler {
             return Ok(Answer::RunMoved(to));
         }
         if run.state != from || run.ending.is_some() {
+            let hint = if run.ending.is_some() { "it is being ended" } else { hint };
             return Err(Refusal::WrongState { run: id, state: run.state, hint });
         }
         self.emit(Change::RunMoved { run: id, from, to, at: self.now.wall, reason: None });

@@ -74,7 +74,7 @@ fn what_contradicts_itself_is_found() {
     assert_eq!(broken(|scheduler| run(scheduler).unfinished += 1), ["unfinished"]);
     assert_eq!(broken(|scheduler| run(scheduler).instances[1].upstream.success = 1), ["I11", "L1"]);
     assert_eq!(broken(|scheduler| run(scheduler).instances[0].attempts = 2), ["I3"]);
-    assert_eq!(broken(|scheduler| run(scheduler).instances[0].live = None), ["I3", "I15", "I15", "L1"]);
+    assert_eq!(broken(|scheduler| run(scheduler).instances[0].live = None), ["I3", "I15", "L1"]);
     assert_eq!(broken(|scheduler| run(scheduler).state = RunState::Paused), ["queue"]);
     assert_eq!(
         broken(|scheduler| scheduler.state.catalog.values_mut().for_each(|entry| entry.active = 2)),
@@ -82,7 +82,9 @@ fn what_contradicts_itself_is_found() {
     );
     let take_slot = |scheduler: &mut Scheduler| {
         let attempt = instance(scheduler, 3).attempt(1);
-        scheduler.state.executors.values_mut().for_each(|executor| drop(executor.live.insert(attempt)));
+        for executor in scheduler.state.executors.values_mut() {
+            executor.live.insert(attempt);
+        }
     };
     assert_eq!(broken(take_slot), ["I15"]);
 }
@@ -105,8 +107,7 @@ fn what_nothing_will_move_is_found() {
 
 #[test]
 fn a_pool_that_holds_more_than_it_can_is_found_apart() {
-    let shrink = |scheduler: &mut Scheduler| drop(scheduler.limits.pools.insert("small".parse().unwrap(), 0));
-    assert_eq!(broken(shrink), ["I15"]);
+    assert_eq!(broken(|scheduler| scheduler.limits.pools.values_mut().for_each(|limit| *limit = 0)), ["I15"]);
     let mut harness = leader();
     harness.scheduler.limits.pools.clear();
     assert!(violations(&harness.scheduler).is_empty(), "no contradiction, whatever the pools are");
