@@ -62,7 +62,7 @@ pub struct Standalone {
 }
 
 impl Standalone {
-    /// Prepares one in `folder`; `executor` are further lines of its [executor] table.
+    /// Prepares one in `folder`; `executor` are further lines of its table `executor`.
     ///
     /// # Errors
     /// Where its settings cannot be written.

@@ -1,7 +1,7 @@
 //! The few things in which databases differ, behind four types that do not.
 //!
 //! A verb says what it wants with a [`Cell`] for each `?` of its SQL and reads [`Cells`]; only this module knows which
-//! driver carries them. Statements over many rows are described by a [`Shape`](crate::bulk::Shape) and put into words
+//! driver carries them. Statements over many rows are described by a [`Shape`] and put into words
 //! here, because that is where the dialects part.
 //!
 //! A future of a [`Connection`] must run to its end: dropping it leaves the connection in the middle of a statement.
