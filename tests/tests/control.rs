@@ -135,7 +135,7 @@ fn waiting_has_a_reason() {
     assert_eq!(code("far"), "no_executor_with_labels");
     assert_eq!(code("unpooled"), "unknown_pool");
     assert_eq!(code("late"), "upstream");
-    assert!(millrace.ctl(&["explain", &queued]).unwrap().contains("max_active_runs is 1"));
+    assert!(millrace.ctl(&["explain", &queued]).unwrap().contains("max_active_runs of the workflow is 1"));
 }
 
 #[test]
