@@ -29,7 +29,7 @@ struct Arguments {
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(10..=10_000))]
     tasks: u32,
     /// Slots of the executor.
-    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=256))]
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=256))]
     slots: u32,
     /// Writes the figures as JSON.
     #[arg(long, value_name = "FILE")]
@@ -42,8 +42,29 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let is_wanted =
-        |work: &str| arguments.works.is_empty() || arguments.works.iter().any(|wanted| wanted == work);
+    let mut figures: Vec<Figure> = vec![raw::sync_latency()?];
+    // Definitions are read in this process: for them alone no program is needed.
+    if arguments.works != ["definition"] {
+        figures.extend(of_programs(&arguments).await?);
+    }
+    if arguments.wants("definition") {
+        figures.extend(definition::figures(arguments.rounds)?);
+    }
+    figure::print(&figures);
+    if let Some(file) = arguments.json {
+        std::fs::write(&file, serde_json::to_string_pretty(&figures)?)
+            .with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    Ok(())
+}
+
+impl Arguments {
+    fn wants(&self, work: &str) -> bool {
+        self.works.is_empty() || self.works.iter().any(|wanted| wanted == work)
+    }
+}
+
+async fn of_programs(arguments: &Arguments) -> anyhow::Result<Vec<Figure>> {
     let plan = work::Plan {
         program: arguments
             .program
@@ -53,32 +74,24 @@ async fn main() -> anyhow::Result<()> {
         tasks: arguments.tasks,
         slots: arguments.slots,
     };
-    let mut figures: Vec<Figure> = vec![raw::sync_latency()?];
-    if is_wanted("W1") {
+    let mut figures = Vec::new();
+    if arguments.wants("W1") {
         figures.push(work::fan_out(&plan, work::Shape::True).await?);
     }
-    if is_wanted("W1s") {
+    if arguments.wants("W1s") {
         figures.push(work::fan_out(&plan, work::Shape::Shell).await?);
     }
-    if is_wanted("W2") {
+    if arguments.wants("W2") {
         figures.push(work::chain(&plan).await?);
     }
-    if is_wanted("W3") {
+    if arguments.wants("W3") {
         figures.extend(work::request_to_start(&plan).await?);
     }
-    if is_wanted("W4") {
+    if arguments.wants("W4") {
         figures.extend(work::idle(&plan).await?);
     }
-    if is_wanted("W5") {
+    if arguments.wants("W5") {
         figures.extend(work::start_until_ready(&plan).await?);
     }
-    if is_wanted("definition") {
-        figures.extend(definition::figures(arguments.rounds)?);
-    }
-    figure::print(&figures);
-    if let Some(file) = arguments.json {
-        std::fs::write(&file, serde_json::to_string_pretty(&figures)?)
-            .with_context(|| format!("cannot write {}", file.display()))?;
-    }
-    Ok(())
+    Ok(figures)
 }

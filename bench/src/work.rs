@@ -24,8 +24,10 @@ const REQUESTS: u32 = 60;
 const IDLE: Duration = Duration::from_secs(10);
 /// Live task instances of W5, over runs of as many tasks as a document may have.
 const LIVE_RUNS: u32 = 10;
-/// Pause between two looks whether a run has ended.
+/// Pause between two looks whether a run has ended, where the answer is awaited to go on.
 const LOOK: Duration = Duration::from_millis(5);
+/// The same while a long run is measured by its own times: each look is a query that takes away from what is measured.
+const LOOK_LONG: Duration = Duration::from_millis(50);
 /// How long a run may take before the benchmark gives up.
 const RUN_MAX: Duration = Duration::from_secs(180);
 
@@ -75,7 +77,7 @@ async fn start(client: &mut Client, workflow: &str) -> anyhow::Result<String> {
 
 /// Waits for the newest run of a workflow to end and returns its summary.
 #[expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
-async fn wait(client: &mut Client, workflow: &str) -> anyhow::Result<v1::RunSummary> {
+async fn wait(client: &mut Client, workflow: &str, pause: Duration) -> anyhow::Result<v1::RunSummary> {
     let start = Instant::now();
     while start.elapsed() < RUN_MAX {
         let request =
@@ -94,7 +96,7 @@ async fn wait(client: &mut Client, workflow: &str) -> anyhow::Result<v1::RunSumm
             }
             return Ok(newest);
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(pause).await;
     }
     bail!("run of {workflow} took longer than {RUN_MAX:?}")
 }
@@ -110,13 +112,13 @@ pub(crate) async fn fan_out(plan: &Plan, shape: Shape) -> anyhow::Result<Figure>
     server.wait_for_executor().await?;
     apply(&mut server.client, wide("warm", 500, shape.command(), "")).await?;
     start(&mut server.client, "warm").await?;
-    wait(&mut server.client, "warm").await?;
+    wait(&mut server.client, "warm", LOOK_LONG).await?;
     apply(&mut server.client, wide("wide", plan.tasks, shape.command(), "")).await?;
     let (mut ratios, mut rates, mut limits) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..plan.rounds {
         let before = raw::spawn_rate(shape, plan.tasks / 2)?;
         start(&mut server.client, "wide").await?;
-        let run = wait(&mut server.client, "wide").await?;
+        let run = wait(&mut server.client, "wide", LOOK_LONG).await?;
         let after = raw::spawn_rate(shape, plan.tasks / 2)?;
         let rate = f64::from(plan.tasks) / seconds(run.created_at, run.ended_at.context("it has ended")?);
         let limit = 2.0 / (1.0 / before + 1.0 / after);
@@ -159,7 +161,7 @@ pub(crate) async fn chain(plan: &Plan) -> anyhow::Result<Figure> {
     let mut hops = Vec::new();
     for round in 0..=plan.rounds {
         let run = start(&mut server.client, "chain").await?;
-        wait(&mut server.client, "chain").await?;
+        wait(&mut server.client, "chain", LOOK_LONG).await?;
         let view = server.client.get_run(v1::GetRunRequest { run }).await?.into_inner();
         let starts: Vec<i64> =
             view.tasks.iter().filter_map(|task| task.attempts.last()?.started_at).collect();
@@ -191,7 +193,7 @@ pub(crate) async fn request_to_start(plan: &Plan) -> anyhow::Result<Vec<Figure>>
     for round in 0..REQUESTS + 5 {
         let asked = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
         let run = start(&mut server.client, "one").await?;
-        wait(&mut server.client, "one").await?;
+        wait(&mut server.client, "one", LOOK).await?;
         let view = server.client.get_run(v1::GetRunRequest { run }).await?.into_inner();
         let started =
             view.tasks.first().and_then(|task| task.attempts.last()?.started_at).context("it was started")?;

@@ -44,6 +44,30 @@ impl Rows {
         Self { offsets, targets }
     }
 
+    /// Returns the rows of the other direction. They ascend, because the rows here are walked in order.
+    fn turned(&self, len: usize) -> Self {
+        Self::build(len, (0..).take(len).flat_map(|from| self.of(from).iter().map(move |to| (*to, from))))
+    }
+
+    /// Drops what a row holds twice; the rows ascend.
+    fn dedup(&mut self) {
+        let (mut start, mut kept) = (0, 0);
+        for offset in &mut self.offsets[1..] {
+            let end = std::mem::replace(offset, 0) as usize;
+            let row = kept;
+            for at in start..end {
+                let target = self.targets[at];
+                if kept == row || self.targets[kept - 1] != target {
+                    self.targets[kept] = target;
+                    kept += 1;
+                }
+            }
+            start = end;
+            *offset = u32::try_from(kept).unwrap_or(u32::MAX);
+        }
+        self.targets.truncate(kept);
+    }
+
     fn of(&self, index: InstanceIndex) -> &[InstanceIndex] {
         let at = index as usize;
         match (self.offsets.get(at), self.offsets.get(at + 1)) {
@@ -62,14 +86,13 @@ impl Graph {
     /// # Panics
     /// Where an edge names a position outside `0..len`: the caller resolved names to positions.
     pub fn new(len: usize, edges: &[(InstanceIndex, InstanceIndex)]) -> Result<Self, Cycle> {
-        let mut edges = edges.to_vec();
-        edges.sort_unstable();
-        edges.dedup();
-        let upstream = Rows::build(len, edges.iter().map(|(from, to)| (*to, *from)));
-        let downstream = Rows::build(len, edges.iter().copied());
+        // Turning rows twice sorts them by counting, in time linear in the edges.
+        let mut downstream = Rows::build(len, edges.iter().map(|(from, to)| (*to, *from))).turned(len);
+        downstream.dedup();
+        let upstream = downstream.turned(len);
         match topological(len, &upstream, &downstream) {
             Some(order) => Ok(Self { upstream, downstream, order }),
-            None => Err(cycle_witness(&edges)),
+            None => Err(cycle_witness(edges)),
         }
     }
 
@@ -166,7 +189,25 @@ fn cycle_witness(edges: &[(InstanceIndex, InstanceIndex)]) -> Cycle {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{collection::vec, prelude::*};
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn rows_are_the_edges_in_order(pairs in vec((0..20_u32, 0..20_u32), 0..200)) {
+            let mut edges: Vec<_> = pairs.into_iter().filter(|(from, to)| from < to).collect();
+            let graph = Graph::new(20, &edges).unwrap();
+            edges.sort_unstable();
+            edges.dedup();
+            for at in 0..20 {
+                let ups: Vec<_> = edges.iter().filter(|(_, to)| *to == at).map(|(from, _)| *from).collect();
+                let downs: Vec<_> = edges.iter().filter(|(from, _)| *from == at).map(|(_, to)| *to).collect();
+                prop_assert_eq!(graph.upstream(at), ups);
+                prop_assert_eq!(graph.downstream(at), downs);
+            }
+        }
+    }
 
     #[test]
     fn rows_hold_both_directions() {

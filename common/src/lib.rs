@@ -8,7 +8,7 @@ pub use serde_json::Value;
 
 pub mod id;
 pub mod limits;
-mod nearest;
+pub mod nearest;
 pub mod secret;
 pub mod state;
 pub mod term;
@@ -16,6 +16,7 @@ pub mod text;
 pub mod time;
 
 pub mod connection;
+pub mod gather;
 pub mod graph;
 pub mod interval;
 pub mod kind;

@@ -20,5 +20,7 @@ pub const TEMPLATE_OUTPUT_BYTES_MAX: usize = 64 << 10;
 pub const TEMPLATE_FUEL: u64 = 10_000;
 /// Bytes of the values that one attempt may hand on, as JSON text.
 pub const VALUES_BYTES_MAX: usize = 64 << 10;
+/// Characters of an idempotency key, so that an index of every supported database can hold it.
+pub const IDEMPOTENCY_KEY_CHARS_MAX: usize = 191;
 /// Bytes of the parameters of a run, as JSON text.
 pub const PARAMS_BYTES_MAX: usize = 64 << 10;

@@ -6,7 +6,8 @@ const WORD_CHARS_MAX: usize = 64;
 const CANDIDATES_MAX: usize = 2_000;
 
 /// Returns the known word that is most like `word`, where one is so near that a slip explains the difference.
-pub(crate) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+#[must_use]
+pub fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let len = word.chars().count();
     if len > WORD_CHARS_MAX {
         return None;

@@ -10,7 +10,8 @@ use std::{
     time::Duration,
 };
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, NaiveDate, NaiveTime, SecondsFormat, TimeDelta, Utc};
+use chrono_tz::Tz;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// A point of wall time, in UTC, to the microsecond.
@@ -46,6 +47,16 @@ impl Timestamp {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         DateTime::parse_from_rfc3339(text).ok().map(|t| Self(t.timestamp_micros()))
+    }
+
+    /// Returns the first moment of a day such as `2026-01-31` in a time zone; `None` where it is not one.
+    #[must_use]
+    pub fn start_of_day(day: &str, zone: Tz) -> Option<Self> {
+        let day = NaiveDate::parse_from_str(day, "%Y-%m-%d").ok().filter(|_| day.len() == 10)?;
+        // Where a time change skips midnight, the day begins after the gap, which is an hour or two long.
+        let quarter = |at: i64| day.and_time(NaiveTime::MIN) + TimeDelta::minutes(15 * at);
+        let first = (0..24 * 4).find_map(|at| quarter(at).and_local_timezone(zone).earliest());
+        first.map(|first| first.to_utc().into())
     }
 }
 
@@ -138,4 +149,25 @@ pub struct Now {
 pub trait Clock: Send + Sync {
     /// Reads both clocks.
     fn now(&self) -> Now;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_begins_where_its_zone_says() {
+        for (day, zone, start) in [
+            ("2026-01-31", Tz::UTC, "2026-01-31T00:00:00Z"),
+            ("2026-01-31", Tz::Asia__Shanghai, "2026-01-30T16:00:00Z"),
+            ("2026-01-31", Tz::America__Chicago, "2026-01-31T06:00:00Z"),
+            // Clocks went from midnight to one o'clock.
+            ("2018-11-04", Tz::America__Sao_Paulo, "2018-11-04T03:00:00Z"),
+        ] {
+            assert_eq!(Timestamp::start_of_day(day, zone), Timestamp::parse(start), "{day} {zone}");
+        }
+        for wrong in ["2026-02-30", "2026-1-31", "today", ""] {
+            assert_eq!(Timestamp::start_of_day(wrong, Tz::UTC), None);
+        }
+    }
 }

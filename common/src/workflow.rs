@@ -31,6 +31,8 @@ pub struct Workflow {
     pub max_active_runs: u32,
     /// How long a run may take from its start.
     pub run_timeout: Option<Duration>,
+    /// Which of its tasks must not fail for a run to succeed.
+    pub success: SuccessRule,
     /// Its tasks, in the order of the document.
     pub tasks: Vec<Task>,
     /// Dependencies between tasks, by position in `tasks`.
@@ -53,6 +55,8 @@ impl Workflow {
 pub struct Task {
     /// Its name, unique in the workflow.
     pub name: TaskName,
+    /// Free text for people.
+    pub description: String,
     /// What runs.
     pub kind: KindName,
     /// Parameters of the kind; texts in it may hold templates.
@@ -100,11 +104,26 @@ impl RetryPolicy {
     /// Returns how long to wait after the failure of the attempt with `number` (from 1).
     #[must_use]
     pub fn delay_after(&self, number: u32) -> Duration {
+        // A factor that has grown beyond all numbers makes no delay out of none.
+        if self.delay.is_zero() {
+            return Duration::ZERO;
+        }
         let exponent = i32::try_from(number.saturating_sub(1)).unwrap_or(i32::MAX);
         let seconds = self.delay.as_secs_f64() * self.backoff.powi(exponent);
-        let bounded = seconds.min(self.delay_max.as_secs_f64());
-        Duration::try_from_secs_f64(bounded).unwrap_or(self.delay_max)
+        let grown = Duration::try_from_secs_f64(seconds).unwrap_or(self.delay_max);
+        grown.min(self.delay_max)
     }
+}
+
+/// Which tasks decide whether a run has succeeded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SuccessRule {
+    /// Those that nothing comes after, as in Airflow: what an `all_done` task comes after may fail.
+    #[default]
+    Leaves,
+    /// All of them: no task may fail, whatever came after it.
+    All,
 }
 
 /// What happens to a task instance when its attempt is lost.
@@ -178,4 +197,47 @@ pub enum ParamKind {
     Boolean,
     /// A calendar date, `YYYY-MM-DD`.
     Date,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn policy(delay: Duration, backoff: f64, delay_max: Duration) -> RetryPolicy {
+        RetryPolicy { retries: 0, delay, backoff, delay_max }
+    }
+
+    #[test]
+    fn no_delay_stays_none_however_large_the_factor_grows() {
+        let at_once = policy(Duration::ZERO, 100.0, Duration::from_hours(24));
+        for number in [1, 2, 155, 156, 1_000, u32::MAX] {
+            assert_eq!(at_once.delay_after(number), Duration::ZERO, "after {number} failures");
+        }
+    }
+
+    #[test]
+    fn a_delay_that_grows_ends_at_its_bound() {
+        let growing = policy(Duration::from_secs(1), 100.0, Duration::from_hours(24));
+        let delays = [1, 2, 3, 155, 156, u32::MAX].map(|number| growing.delay_after(number).as_secs());
+        assert_eq!(delays, [1, 100, 10_000, 86_400, 86_400, 86_400]);
+    }
+
+    proptest! {
+        #[test]
+        fn delays_never_shrink_and_are_never_beyond_their_bound(
+            delay in 0..=3_600_000_u64, backoff in 1.0..=100.0_f64, delay_max in 0..=86_400_000_u64,
+            number in prop_oneof![1..=2_000_u32, Just(u32::MAX - 1)],
+        ) {
+            let (delay, delay_max) = (Duration::from_millis(delay), Duration::from_millis(delay_max));
+            let policy = policy(delay, backoff, delay_max);
+            let (this, next) = (policy.delay_after(number), policy.delay_after(number + 1));
+            // Floating point may be off in its last digit.
+            let error = Duration::from_micros(1);
+            prop_assert!(this <= next + error && next <= delay_max, "{this:?} then {next:?}");
+            prop_assert!(this + error >= delay.min(delay_max), "{this:?}");
+            prop_assert!(!delay.is_zero() || next.is_zero(), "{next:?}");
+        }
+    }
 }

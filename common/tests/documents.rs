@@ -137,12 +137,13 @@ prop_compose! {
         rule in option::of(select(vec!["all_done", "one_failed", "always"])),
         pool in option::of("[a-z0-9_-]{1,9}"),
         labels in option::of(vec(("[a-z]{1,5}", "[a-z0-9 .:]{1,9}"), 0..3)),
+        description in option::of(text()),
     ) -> (Map<String, Value>, Option<usize>) {
         let mut task = Map::new();
         task.insert("kind".to_owned(), json!("custom"));
         let with = if with.is_object() { with } else { json!({ "value": with }) };
         let parts = [
-            ("with", Some(with)), ("retries", retries.map(Value::from)), ("retry_delay", delay), ("timeout", timeout),
+            ("with", Some(with)), ("description", description.map(Value::from)), ("retries", retries.map(Value::from)), ("retry_delay", delay), ("timeout", timeout),
             ("retry_backoff", backoff.map(Value::from)), ("trigger_rule", rule.map(Value::from)), ("pool", pool.map(Value::from)),
             ("executor", labels.map(|labels| json!({ "labels": labels.into_iter().collect::<std::collections::BTreeMap<_, _>>() }))),
         ];
@@ -165,6 +166,7 @@ prop_compose! {
         ])),
         param in option::of(prop_oneof![Just(json!(5)), Just(json!({ "enum": ["a", "b"], "default": "b" }))]),
         timeout in option::of(duration()),
+        success in option::of(select(vec!["leaves", "all"])),
     ) -> Value {
         let mut map = Map::new();
         for (at, (mut task, after)) in tasks.into_iter().enumerate() {
@@ -174,7 +176,7 @@ prop_compose! {
             map.insert(format!("t{at}"), Value::Object(task));
         }
         let mut document = json!({ "workflow": "w", "owner": owner, "description": description, "tasks": map });
-        for (key, value) in [("schedule", schedule), ("params", param.map(|param| json!({ "p": param }))), ("timeout", timeout)] {
+        for (key, value) in [("schedule", schedule), ("params", param.map(|param| json!({ "p": param }))), ("timeout", timeout), ("success", success.map(Value::from))] {
             if let Some(value) = value {
                 document[key] = value;
             }

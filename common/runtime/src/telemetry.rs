@@ -2,7 +2,10 @@
 //!
 //! Messages are constant; values are fields, and the names of those that several parts use are here.
 
-use std::{env, io};
+use std::{
+    env,
+    io::{self, IsTerminal as _},
+};
 
 use serde::Deserialize;
 use thiserror::Error;
@@ -81,11 +84,17 @@ pub fn init(default_filter: &str, format: Format) -> Result<(), TelemetryError> 
     let filter = EnvFilter::builder()
         .parse(&text)
         .map_err(|source| TelemetryError::Filter { filter: text, source })?;
-    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(wants_colours());
     let registry = tracing_subscriber::registry().with(filter);
     match format {
         Format::Text => registry.with(lines.with_target(false)).try_init(),
         Format::Json => registry.with(lines.json().flatten_event(true)).try_init(),
     }
     .map_err(TelemetryError::Twice)
+}
+
+/// Colours are for terminals; in a file or a journal they would be rubbish between the words.
+#[expect(clippy::disallowed_methods, reason = "the common switch of all programs, no setting of this one")]
+fn wants_colours() -> bool {
+    io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

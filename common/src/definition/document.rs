@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::{
     param::KINDS,
     task::{ON_LOST, TRIGGER_RULES},
+    workflow::SUCCESS_RULES,
 };
 use crate::{
     schedule::{Schedule, Trigger},
@@ -30,6 +31,7 @@ pub fn to_document(workflow: &Workflow) -> Value {
     if let Some(timeout) = workflow.run_timeout {
         document.insert("timeout".to_owned(), json!(ShowDuration(timeout).to_string()));
     }
+    document.insert("success".to_owned(), word(SUCCESS_RULES, &workflow.success));
     let tasks = workflow.tasks.iter().zip(0..).map(|(task, at)| {
         let after = workflow.graph.upstream(at).iter().filter_map(|up| workflow.tasks.get(*up as usize));
         (task.name.to_string(), of_task(task, after.map(|up| json!(up.name)).collect()))
@@ -82,6 +84,9 @@ fn of_task(task: &Task, after: Vec<Value>) -> Value {
     put("kind", json!(task.kind));
     if !after.is_empty() {
         put("after", Value::Array(after));
+    }
+    if !task.description.is_empty() {
+        put("description", json!(task.description));
     }
     put("with", Value::clone(&task.with));
     put("trigger_rule", word(TRIGGER_RULES, &task.trigger_rule));

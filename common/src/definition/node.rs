@@ -5,6 +5,7 @@
 //! nothing before it is counted. Scalars are those of YAML 1.2, except that `True` and `TRUE` are texts.
 
 mod build;
+mod place;
 mod scalar;
 
 use std::{borrow::Cow, rc::Rc};

@@ -102,11 +102,15 @@ pub fn resolve_params(
             },
         }
     }
-    let bytes = serde_json::to_string(&resolved).map_or(0, |text| text.len());
+    let bytes = json_bytes(&resolved);
     if bytes > PARAMS_BYTES_MAX {
         errors.push(ParamError::TooLarge(bytes));
     }
     if errors.is_empty() { Ok(resolved) } else { Err(errors) }
+}
+
+fn json_bytes(values: &impl serde::Serialize) -> usize {
+    serde_json::to_string(values).map_or(0, |text| text.len())
 }
 
 fn check(name: &ParamName, param: &Param, value: &Value) -> Result<(), ParamError> {
@@ -167,6 +171,13 @@ pub(super) fn read_all<'t>(
         if let (Some(param), Ok(name)) = (read(entry, problems), name) {
             params.insert(name, param);
         }
+    }
+    let defaults = params.iter().filter_map(|(name, param)| Some((name.as_str(), param.default.as_ref()?)));
+    let bytes = json_bytes(&defaults.collect::<BTreeMap<_, _>>());
+    if bytes > PARAMS_BYTES_MAX {
+        let message =
+            format!("the defaults have {bytes} bytes, a run has parameters of at most {PARAMS_BYTES_MAX}");
+        problems.add(node.span, message);
     }
     Some(params)
 }
@@ -270,6 +281,17 @@ mod tests {
         let expected =
             json!({ "region": "south", "count": 5, "ratio": 1, "day": "2026-01-31", "must": true });
         assert_eq!(resolved(&json!({ "region": "south", "must": true })), Ok(expected));
+    }
+
+    #[test]
+    fn defaults_that_no_run_could_have_are_refused_with_the_document() {
+        let document = |bytes: usize| {
+            let value = "x".repeat(bytes / 2);
+            format!("workflow: w\nparams: {{ a: {value}, b: {value} }}\ntasks: {{ a: {{ kind: custom }} }}\n")
+        };
+        assert!(parse(&document(PARAMS_BYTES_MAX - 100)).is_ok());
+        let rejected = parse(&document(PARAMS_BYTES_MAX)).unwrap_err().to_string();
+        assert!(rejected.contains("a run has parameters of at most 65536"), "{rejected}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::{
     param,
     task::{self, ON_LOST, TRIGGER_RULES},
     with::{Kinds, kinds},
-    workflow::{ACTIVE_RUNS, MISFIRES, OWNER_CHARS_MAX},
+    workflow::{ACTIVE_RUNS, MISFIRES, OWNER_CHARS_MAX, SUCCESS_RULES},
 };
 use crate::limits::{NAME_CHARS_MAX, TASKS_MAX};
 
@@ -41,6 +41,7 @@ pub fn schema() -> Value {
                 "type": ["integer", "null"], "minimum": ACTIVE_RUNS.start(), "maximum": ACTIVE_RUNS.end(),
             },
             "timeout": duration("How long a run may take."),
+            "success": word("Which tasks must not fail for a run to succeed: those at the end, or all; leaves where absent.", SUCCESS_RULES),
             "tasks": {
                 "description": "The tasks, by name.",
                 "type": "object",
@@ -203,7 +204,7 @@ fn task(kinds: &Kinds) -> Value {
         .with
         .iter()
         .map(|(kind, with)| {
-            let needed: &[&str] = if kinds.needs_with(with) { &["with"] } else { &[] };
+            let needed: &[&str] = if kinds.needs_with(kind) { &["with"] } else { &[] };
             json!({
                 "if": { "properties": { "kind": { "const": kind } }, "required": ["kind"] },
                 "then": { "properties": { "with": with }, "required": needed },

@@ -181,10 +181,10 @@ fn read<'n, 't>(entry: &'n Entry<'t>, defaults: &Policy, problems: &mut Problems
     if let Some(kind) = &kind {
         with::check(kind, draft.with, at, problems);
     }
-    fields.read("description", problems, text);
+    let description = fields.read("description", problems, text).unwrap_or_default().to_owned();
     let policy = policy(&fields, problems);
     if let (Ok(name), Some(kind)) = (name, kind) {
-        draft.task = Some(build(name, kind, policy, defaults));
+        draft.task = Some(Task { description, ..build(name, kind, policy, defaults) });
     }
     draft
 }
@@ -210,6 +210,7 @@ fn policy<'t>(fields: &Fields<'_, 't>, problems: &mut Problems<'t>) -> Policy {
 fn build(name: TaskName, kind: KindName, own: Policy, defaults: &Policy) -> Task {
     Task {
         name,
+        description: String::new(),
         kind,
         with: empty(),
         is_templated: false,

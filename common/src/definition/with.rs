@@ -4,6 +4,7 @@
 //! that they use, and says where in the document a value does not fit. A text that holds a template is taken for any
 //! scalar, because what it becomes is known at the attempt only.
 
+mod shape;
 mod shell;
 
 use std::sync::OnceLock;
@@ -11,6 +12,7 @@ use std::sync::OnceLock;
 use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value};
 
+use self::shape::{Length, Reader, Rest, Shape, ShapeId, Shapes, Type};
 use super::{
     node::{Content, Node},
     problem::{Problems, Span},
@@ -31,13 +33,26 @@ pub(super) struct Kinds {
     pub(super) with: Vec<(&'static str, Value)>,
     /// What they refer to.
     pub(super) defs: Map<String, Value>,
+    /// The shape of each, by name.
+    roots: Vec<(&'static str, ShapeId)>,
+    shapes: Shapes,
 }
 
 impl Kinds {
-    /// Tells whether a schema has keys that must be there.
-    pub(super) fn needs_with(&self, schema: &Value) -> bool {
-        let schema = Checker { defs: &self.defs }.target(schema);
-        strings(schema, "required").next().is_some()
+    fn new(with: Vec<(&'static str, Value)>, defs: Map<String, Value>) -> Self {
+        let mut reader = Reader::new(&defs);
+        let roots = with.iter().map(|(kind, schema)| (*kind, reader.read(schema))).collect();
+        let shapes = reader.finish();
+        Self { with, defs, roots, shapes }
+    }
+
+    fn shape(&self, kind: &str) -> Option<&Shape> {
+        self.roots.iter().find(|(name, _)| *name == kind).map(|(_, root)| self.shapes.get(*root))
+    }
+
+    /// Tells whether a kind has parameters that must be there.
+    pub(super) fn needs_with(&self, kind: &str) -> bool {
+        self.shape(kind).is_some_and(|shape| !shape.required.is_empty())
     }
 }
 
@@ -52,7 +67,7 @@ pub(super) fn kinds() -> &'static Kinds {
             ("datax", schema_of::<DataxWith>(&mut generator)),
             ("shell", schema_of::<ShellWith>(&mut generator)),
         ];
-        Kinds { with, defs: generator.take_definitions(true).into_iter().collect() }
+        Kinds::new(with, generator.take_definitions(true).into_iter().collect())
     })
 }
 
@@ -82,17 +97,17 @@ pub(super) fn kind(node: &Node<'_>, problems: &mut Problems<'_>) -> Option<KindN
 /// Checks the parameters of a task whose name stands at `at`.
 pub(super) fn check<'t>(kind: &KindName, with: Option<&Node<'t>>, at: Span, problems: &mut Problems<'t>) {
     let kinds = kinds();
-    let Some((_, schema)) = kinds.with.iter().find(|(name, _)| *name == kind.as_str()) else {
+    let Some(shape) = kinds.shape(kind.as_str()) else {
         if let Some(node) = with.filter(|node| node.as_map().is_none()) {
             expected("a map", node, problems);
         }
         return;
     };
-    let checker = Checker { defs: &kinds.defs };
+    let checker = Checker { shapes: &kinds.shapes };
     let mut faults = Vec::new();
     match with {
-        Some(node) => checker.check(node, at, schema, &mut faults),
-        None => checker.absent(at, schema, &mut faults),
+        Some(node) => checker.check(node, at, shape, &mut faults),
+        None => absent(at, shape, &mut faults),
     }
     if faults.is_empty() && kind.as_str() == "shell" {
         shell::check(with, at, &mut faults);
@@ -119,139 +134,81 @@ fn add(faults: &mut Faults, at: Span, message: impl Into<String>) {
     faults.push(Fault { at, message: message.into(), hint: None });
 }
 
-fn strings<'s>(schema: &'s Value, key: &str) -> impl Iterator<Item = &'s str> + use<'s> {
-    schema.get(key).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
-}
-
-/// Returns the types that a schema allows; none where it does not say.
-fn types(schema: &Value) -> impl Iterator<Item = &str> {
-    let one = schema.get("type").and_then(Value::as_str);
-    one.into_iter().chain(strings(schema, "type"))
-}
-
-fn options(schema: &Value) -> Option<&Vec<Value>> {
-    schema.get("anyOf").or_else(|| schema.get("oneOf")).and_then(Value::as_array)
-}
-
-/// Returns the words that a schema allows as constants.
-fn words(schema: &Value) -> impl Iterator<Item = &str> {
-    schema.get("const").and_then(Value::as_str).into_iter().chain(strings(schema, "enum"))
-}
-
-fn is_constant(schema: &Value) -> bool {
-    schema.get("const").is_some() || schema.get("enum").is_some()
-}
-
-fn is_templated(node: &Node<'_>) -> bool {
-    node.as_text().is_some_and(is_template)
-}
-
-fn has_type(node: &Node<'_>, name: &str) -> bool {
-    match &node.content {
-        _ if is_templated(node) => matches!(name, "string" | "number" | "integer" | "boolean"),
-        Content::Null => name == "null",
-        Content::Bool(_) => name == "boolean",
-        Content::Number(number) => name == "number" || name == "integer" && !number.is_f64(),
-        Content::Text(_) => name == "string",
-        Content::List(_) => name == "array",
-        Content::Map(_) => name == "object",
-    }
-}
-
-fn type_words(name: &str) -> Option<&'static str> {
-    match name {
-        "string" => Some("a text"),
-        "integer" => Some("a whole number"),
-        "number" => Some("a number"),
-        "boolean" => Some("true or false"),
-        "array" => Some("a list"),
-        "object" => Some("a map"),
-        _ => None,
+/// A task without `with` lacks all that is required.
+fn absent(at: Span, shape: &Shape, faults: &mut Faults) {
+    if !shape.required.is_empty() {
+        add(faults, at, format!("the key `with` is missing, it needs `{}`", shape.required.join("`, `")));
     }
 }
 
 struct Checker<'k> {
-    defs: &'k Map<String, Value>,
+    shapes: &'k Shapes,
 }
 
 impl<'k> Checker<'k> {
-    fn target<'s>(&self, schema: &'s Value) -> &'s Value
-    where
-        'k: 's,
-    {
-        let name = schema.get("$ref").and_then(Value::as_str).and_then(|path| path.strip_prefix("#/$defs/"));
-        name.and_then(|name| self.defs.get(name)).unwrap_or(schema)
+    fn options(&self, shape: &'k Shape) -> impl Iterator<Item = &'k Shape> + use<'k> {
+        let shapes = self.shapes;
+        shape.options.iter().map(move |option| shapes.get(*option))
     }
 
-    fn check(&self, node: &Node<'_>, at: Span, schema: &'k Value, faults: &mut Faults) {
-        let schema = self.target(schema);
-        if let Some(options) = options(schema) {
-            return self.alternatives(node, at, options, faults);
+    fn check(&self, node: &Node<'_>, at: Span, shape: &'k Shape, faults: &mut Faults) {
+        if !shape.options.is_empty() {
+            return self.alternatives(node, at, shape, faults);
         }
-        if !types(schema).any(|name| has_type(node, name)) && types(schema).next().is_some() {
-            return self.wrong_type(node, &[schema], faults);
+        if !shape.takes(Type::of_node(node)) {
+            return self.wrong_type(node, &[shape], faults);
         }
-        if is_templated(node) {
+        if node.as_text().is_some_and(is_template) {
             return;
         }
-        if is_constant(schema) && !fits_constant(node, schema) {
-            return self.wrong_type(node, &[schema], faults);
+        if !shape.fits_constant(node) {
+            return self.wrong_type(node, &[shape], faults);
         }
         match &node.content {
-            Content::Number(number) => bounds(node, number.as_f64().unwrap_or(f64::NAN), schema, faults),
-            Content::Text(text) => {
-                length(node, text.chars().count(), ["minLength", "maxLength"], schema, faults);
-            }
+            Content::Number(number) => bounds(node, number.as_f64().unwrap_or(f64::NAN), shape, faults),
+            Content::Text(text) => length(node, || text.chars().count(), shape.text_length, faults),
             Content::List(items) => {
-                length(node, items.len(), ["minItems", "maxItems"], schema, faults);
-                if let Some(of) = schema.get("items") {
+                length(node, || items.len(), shape.list_length, faults);
+                if let Some(of) = shape.items {
+                    let of = self.shapes.get(of);
                     items.iter().for_each(|item| self.check(item, item.span, of, faults));
                 }
             }
-            Content::Map(_) => self.map(node, at, schema, faults),
+            Content::Map(_) => self.map(node, at, shape, faults),
             Content::Null | Content::Bool(_) => {}
         }
     }
 
-    fn map(&self, node: &Node<'_>, at: Span, schema: &'k Value, faults: &mut Faults) {
+    fn map(&self, node: &Node<'_>, at: Span, shape: &'k Shape, faults: &mut Faults) {
         let entries = node.as_map().unwrap_or_default();
-        let properties = schema.get("properties").and_then(Value::as_object);
-        let rest = schema.get("additionalProperties");
         for entry in entries {
             if faults.len() >= PROBLEMS_MAX {
                 return;
             }
             let (key, at) = (entry.key.text.as_ref(), entry.key.span);
-            if let Some(of) = properties.and_then(|properties| properties.get(key)) {
-                self.check(&entry.value, at, of, faults);
-            } else if rest == Some(&Value::Bool(false)) {
-                let known: Vec<&str> =
-                    properties.into_iter().flat_map(|p| p.keys().map(String::as_str)).collect();
-                let message = format!("unknown key `{}`", short(key));
-                faults.push(Fault { at, message, hint: Some(suggestion(key, &known)) });
-            } else if let Some(of) = rest {
-                self.check(&entry.value, at, of, faults);
+            match (shape.property(key), &shape.rest) {
+                (Some(of), _) | (None, Rest::Like(of)) => {
+                    self.check(&entry.value, at, self.shapes.get(*of), faults);
+                }
+                (None, Rest::Refused) => {
+                    let known: Vec<&str> = shape.properties.iter().map(|(name, _)| name.as_str()).collect();
+                    let message = format!("unknown key `{}`", short(key));
+                    faults.push(Fault { at, message, hint: Some(suggestion(key, &known)) });
+                }
+                (None, Rest::Free) => {}
             }
         }
-        for key in strings(schema, "required") {
-            if !entries.iter().any(|entry| entry.key.text == key) {
+        for key in &shape.required {
+            if !entries.iter().any(|entry| entry.key.text == *key) {
                 add(faults, at, format!("the key `{key}` is missing"));
             }
         }
     }
 
-    /// A task without `with` lacks all that is required.
-    fn absent(&self, at: Span, schema: &'k Value, faults: &mut Faults) {
-        let keys: Vec<_> = strings(self.target(schema), "required").collect();
-        if !keys.is_empty() {
-            add(faults, at, format!("the key `with` is missing, it needs `{}`", keys.join("`, `")));
-        }
-    }
-
-    /// One of several schemas must fit. Those whose outer shape fits are tried; the nearest one says what is wrong.
-    fn alternatives(&self, node: &Node<'_>, at: Span, options: &'k [Value], faults: &mut Faults) {
+    /// One of several shapes must fit. Those whose outer shape fits are tried; the nearest one says what is wrong.
+    fn alternatives(&self, node: &Node<'_>, at: Span, shape: &'k Shape, faults: &mut Faults) {
         let mut nearest: Option<Faults> = None;
-        for option in options.iter().filter(|option| self.has_shape(node, option)) {
+        for option in self.options(shape).filter(|option| self.has_shape(node, option)) {
             let mut own = Vec::new();
             self.check(node, at, option, &mut own);
             if own.is_empty() {
@@ -264,8 +221,8 @@ impl<'k> Checker<'k> {
         if let Some(nearest) = nearest {
             return faults.extend(nearest);
         }
-        let options: Vec<&Value> = options.iter().map(|option| self.target(option)).collect();
-        let mut maps = options.iter().filter(|option| types(option).any(|name| name == "object"));
+        let options: Vec<&Shape> = self.options(shape).collect();
+        let mut maps = options.iter().filter(|option| option.types.contains(&Type::Map));
         match (node.as_map(), maps.next(), maps.next()) {
             // There is one way to write a map, so what is wrong with this one can be said.
             (Some(_), Some(only), None) => self.map(node, node.span, only, faults),
@@ -273,27 +230,25 @@ impl<'k> Checker<'k> {
         }
     }
 
-    fn has_shape(&self, node: &Node<'_>, schema: &'k Value) -> bool {
-        let schema = self.target(schema);
-        if let Some(options) = options(schema) {
-            return options.iter().any(|option| self.has_shape(node, option));
+    fn has_shape(&self, node: &Node<'_>, shape: &'k Shape) -> bool {
+        if !shape.options.is_empty() {
+            return self.options(shape).any(|option| self.has_shape(node, option));
         }
-        let is_type = types(schema).next().is_none() || types(schema).any(|name| has_type(node, name));
-        let has_keys = node.as_map().is_none_or(|entries| {
-            strings(schema, "required").all(|key| entries.iter().any(|entry| entry.key.text == key))
-        });
-        is_type && has_keys && (!is_constant(schema) || is_templated(node) || fits_constant(node, schema))
+        shape.takes(Type::of_node(node))
+            && shape.has_required(node)
+            && (node.as_text().is_some_and(is_template) || shape.fits_constant(node))
     }
 
-    /// Reports that none of the schemas fits the outer shape of a value.
-    fn wrong_type(&self, node: &Node<'_>, schemas: &[&'k Value], faults: &mut Faults) {
+    /// Reports that none of the shapes fits a value.
+    fn wrong_type(&self, node: &Node<'_>, shapes: &[&'k Shape], faults: &mut Faults) {
         let mut known: Vec<&str> = Vec::new();
         let mut wanted = Vec::new();
-        schemas.iter().for_each(|schema| self.collect(schema, &mut known, &mut wanted));
+        shapes.iter().for_each(|shape| self.collect(shape, &mut known, &mut wanted));
         wanted.dedup();
         let near = match node.as_map().and_then(<[_]>::first) {
             Some(entry) => {
-                nearest(&entry.key.text, schemas.iter().flat_map(|schema| strings(schema, "required")))
+                let required = shapes.iter().flat_map(|shape| shape.required.iter().map(String::as_str));
+                nearest(&entry.key.text, required)
             }
             None => node.as_text().and_then(|text| nearest(text, known.iter().copied())),
         };
@@ -319,17 +274,15 @@ impl<'k> Checker<'k> {
         faults.push(Fault { at: node.span, message, hint });
     }
 
-    fn collect(&self, schema: &'k Value, known: &mut Vec<&'k str>, wanted: &mut Vec<String>) {
-        let schema = self.target(schema);
-        if let Some(options) = options(schema) {
-            return options.iter().for_each(|option| self.collect(option, known, wanted));
+    fn collect(&self, shape: &'k Shape, known: &mut Vec<&'k str>, wanted: &mut Vec<String>) {
+        if !shape.options.is_empty() {
+            return self.options(shape).for_each(|option| self.collect(option, known, wanted));
         }
-        if is_constant(schema) {
-            return known.extend(words(schema));
+        if !shape.constants.is_empty() {
+            return known.extend(shape.constants.iter().filter_map(Value::as_str));
         }
-        let keys: Vec<_> = strings(schema, "required").collect();
-        for name in types(schema).filter_map(type_words) {
-            wanted.push(match keys.as_slice() {
+        for name in shape.types.iter().filter_map(|own| own.words()) {
+            wanted.push(match shape.required.as_slice() {
                 [] => name.to_owned(),
                 keys => format!("{name} with `{}`", keys.join("`, `")),
             });
@@ -337,29 +290,22 @@ impl<'k> Checker<'k> {
     }
 }
 
-fn fits_constant(node: &Node<'_>, schema: &Value) -> bool {
-    let value = node.to_json();
-    let allowed = schema.get("enum").and_then(Value::as_array).into_iter().flatten();
-    schema.get("const").into_iter().chain(allowed).any(|constant| *constant == value)
-}
-
-fn bounds(node: &Node<'_>, number: f64, schema: &Value, faults: &mut Faults) {
-    let bound = |key: &str| schema.get(key).and_then(Value::as_f64);
-    if let Some(least) = bound("minimum").filter(|least| number < *least) {
+fn bounds(node: &Node<'_>, number: f64, shape: &Shape, faults: &mut Faults) {
+    if let Some(least) = shape.minimum.filter(|least| number < *least) {
         add(faults, node.span, format!("a number of at least {least} is expected here"));
     }
-    if let Some(most) = bound("maximum").filter(|most| number > *most) {
+    if let Some(most) = shape.maximum.filter(|most| number > *most) {
         add(faults, node.span, format!("a number of at most {most} is expected here"));
     }
 }
 
-fn length(node: &Node<'_>, length: usize, keys: [&str; 2], schema: &Value, faults: &mut Faults) {
-    let [least, most] = keys.map(|key| schema.get(key).and_then(Value::as_u64));
-    let length = u64::try_from(length).unwrap_or(u64::MAX);
-    if let Some(least) = least.filter(|least| length < *least) {
+/// Checks a length, which is counted only where it matters.
+fn length(node: &Node<'_>, count: impl Fn() -> usize, bounds: Length, faults: &mut Faults) {
+    let counted = || u64::try_from(count()).unwrap_or(u64::MAX);
+    if let Some(least) = bounds.least.filter(|least| counted() < *least) {
         add(faults, node.span, format!("{} is too short here, at least {least}", node.kind()));
     }
-    if let Some(most) = most.filter(|most| length > *most) {
+    if let Some(most) = bounds.most.filter(|most| counted() > *most) {
         add(faults, node.span, format!("{} is too long here, at most {most}", node.kind()));
     }
 }

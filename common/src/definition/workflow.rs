@@ -1,6 +1,6 @@
 //! The keys of a document, and how the parts come together.
 
-use std::{ops::RangeInclusive, time::Duration};
+use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
 use super::{
     node::Node,
@@ -10,8 +10,9 @@ use super::{
     reference, task,
 };
 use crate::{
+    id::ParamName,
     schedule::{EVERY_MAX, EVERY_MIN, Misfire, Schedule, ScheduleError, Trigger, parse_timezone},
-    workflow::Workflow,
+    workflow::{Param, SuccessRule, Workflow},
 };
 
 pub(super) const KEYS: &[&str] = &[
@@ -23,6 +24,7 @@ pub(super) const KEYS: &[&str] = &[
     "defaults",
     "max_active_runs",
     "timeout",
+    "success",
     "tasks",
 ];
 const SCHEDULE_KEYS: &[&str] = &["cron", "every", "timezone", "catchup", "misfire", "calendar"];
@@ -30,6 +32,10 @@ const SCHEDULE_KEYS: &[&str] = &["cron", "every", "timezone", "catchup", "misfir
 /// What happens to missed intervals, as documents write it.
 pub(super) const MISFIRES: &[(&str, Misfire)] =
     &[("skip", Misfire::Skip), ("once", Misfire::Once), ("all", Misfire::All)];
+
+/// Which tasks decide whether a run has succeeded, as documents write it.
+pub(super) const SUCCESS_RULES: &[(&str, SuccessRule)] =
+    &[("leaves", SuccessRule::Leaves), ("all", SuccessRule::All)];
 
 /// How long a run may take: a year is more than anything that is scheduled.
 pub(super) const RUN_TIMEOUT: RangeInclusive<Duration> =
@@ -47,10 +53,14 @@ pub(super) fn read<'t>(root: &Node<'t>, problems: &mut Problems<'t>) -> Option<W
     let owner = fields.read("owner", problems, owner).unwrap_or_default().to_owned();
     let schedule = fields.read("schedule", problems, schedule);
     let params = fields.read("params", problems, param::read_all).unwrap_or_default();
+    if let Some(node) = fields.get("schedule") {
+        need_defaults(node.span, &params, problems);
+    }
     let max_active_runs =
         fields.read("max_active_runs", problems, |node, problems| whole(node, ACTIVE_RUNS, problems));
     let run_timeout =
         fields.read("timeout", problems, |node, problems| duration(node, RUN_TIMEOUT, problems));
+    let success = fields.read("success", problems, |node, problems| one_of(node, SUCCESS_RULES, problems));
     let defaults = fields.entry("defaults").and_then(|entry| task::read_defaults(entry, problems));
     let tasks = fields
         .need("tasks", problems)
@@ -64,9 +74,19 @@ pub(super) fn read<'t>(root: &Node<'t>, problems: &mut Problems<'t>) -> Option<W
         params,
         max_active_runs: max_active_runs.unwrap_or(1),
         run_timeout,
+        success: success.unwrap_or_default(),
         tasks,
         graph,
     })
+}
+
+/// Nobody is there to give a scheduled run its parameters.
+fn need_defaults(schedule: Span, params: &BTreeMap<ParamName, Param>, problems: &mut Problems<'_>) {
+    for (name, _) in params.iter().filter(|(_, param)| param.default.is_none()) {
+        let message =
+            format!("a scheduled run has no value for the parameter `{name}`, which has no default");
+        problems.add_with_hint(schedule, message, format!("give `{name}` a default"));
+    }
 }
 
 fn owner<'n, 't>(node: &'n Node<'t>, problems: &mut Problems<'t>) -> Option<&'n str> {

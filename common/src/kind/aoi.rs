@@ -292,7 +292,8 @@ pub enum Ready {
     Stable(Stable),
     /// When its size is not zero and its time is at least this long ago, such as `5m`.
     MinAge(String),
-    /// When a file beside it says so: a glob such as `*.ok`, whose `*` stands for the archive's name without ending.
+    /// When a file beside it says so: a glob such as `*.ok`, whose `*` stands for the archive's name without ending; case
+    /// does not matter.
     Marker(String),
 }
 

@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de};
 use serde_json::{Map, Number, Value};
 
 /// Runs a DataX job file: natively where all its plugins are native, else by the executor's DataX.
@@ -77,13 +77,48 @@ impl Words {
 }
 
 /// How many records may fail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(untagged, expecting = "true, false or a number of records")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
+#[schemars(untagged)]
 pub enum AllowFailed {
     /// `true`: any number; `false`: none.
     Any(bool),
     /// At most so many.
     AtMost(u64),
+}
+
+/// By hand, because a template gives a text: one that is exactly a truth value or a number stands for it.
+impl<'de> Deserialize<'de> for AllowFailed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(AllowFailedVisitor)
+    }
+}
+
+struct AllowFailedVisitor;
+
+impl de::Visitor<'_> for AllowFailedVisitor {
+    type Value = AllowFailed;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("true, false or a number of records")
+    }
+
+    fn visit_bool<E: de::Error>(self, any: bool) -> Result<AllowFailed, E> {
+        Ok(AllowFailed::Any(any))
+    }
+
+    fn visit_u64<E: de::Error>(self, records: u64) -> Result<AllowFailed, E> {
+        Ok(AllowFailed::AtMost(records))
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<AllowFailed, E> {
+        let is_number = text == "0" || !text.starts_with(['0', '+']);
+        match (text, text.parse()) {
+            ("true", _) => Ok(AllowFailed::Any(true)),
+            ("false", _) => Ok(AllowFailed::Any(false)),
+            (_, Ok(records)) if is_number => Ok(AllowFailed::AtMost(records)),
+            _ => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
+        }
+    }
 }
 
 /// Whether the native engine is used.
@@ -166,6 +201,11 @@ mod tests {
         };
         assert_eq!(allow(json!(true)).expect("a flag"), Some(AllowFailed::Any(true)));
         assert_eq!(allow(json!(5)).expect("a number"), Some(AllowFailed::AtMost(5)));
+        assert_eq!(allow(json!("5")).expect("a rendered number"), Some(AllowFailed::AtMost(5)));
+        assert_eq!(allow(json!("false")).expect("a rendered flag"), Some(AllowFailed::Any(false)));
+        for wrong in [json!(-1), json!(0.5), json!("05"), json!("+5"), json!("5 "), json!("")] {
+            assert!(allow(wrong.clone()).is_err(), "{wrong}");
+        }
         assert!(
             allow(json!("many"))
                 .expect_err("a text")

@@ -8,7 +8,7 @@ use std::{
 
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Tag};
 
-use super::{Content, Entry, Key, Node, scalar::number};
+use super::{Content, Entry, Key, Node, place::Place, scalar::number};
 use crate::{
     definition::{
         problem::{Problems, Span},
@@ -30,6 +30,7 @@ pub(in crate::definition) fn read<'t>(text: &'t str, problems: &mut Problems<'t>
     }
     let mut builder = Builder {
         problems,
+        place: Place::start(text),
         open: Vec::new(),
         items: Vec::new(),
         entries: Vec::new(),
@@ -64,6 +65,7 @@ enum Kind<'t> {
 
 struct Builder<'p, 't> {
     problems: &'p mut Problems<'t>,
+    place: Place<'t>,
     open: Vec<Open<'t>>,
     /// Elements of all open lists and entries of all open maps: each container is allocated once, at its end.
     items: Vec<Node<'t>>,
@@ -112,7 +114,10 @@ impl<'t> Builder<'_, 't> {
                 Ok(())
             }
             Event::Alias(anchor) => self.alias(anchor, span),
-            Event::Scalar(text, style, anchor, tag) => self.scalar(text, style, anchor, tag.as_deref(), span),
+            Event::Scalar(text, style, anchor, tag) => {
+                let text = self.place.borrowed(span.start, text);
+                self.scalar(text, style, anchor, tag.as_deref(), span)
+            }
             Event::SequenceStart(anchor, tag) => {
                 let kind = Kind::List(self.items.len());
                 self.begin(tag.as_deref(), Open { span, anchor, kind })
