@@ -8,7 +8,10 @@ pub(crate) mod sessions;
 use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
-use millrace_common::time::Clock;
+use millrace_common::{
+    gather::gather_time,
+    time::{Clock, Uptime},
+};
 use millrace_core::{Batch, Change, Scheduler};
 use millrace_runtime::chain::Chain;
 use millrace_store::{CommitError, Writer};
@@ -73,6 +76,7 @@ async fn lead(parts: TermParts, shutdown: CancellationToken) -> Result<(), Commi
     let TermParts { mut scheduler, mut writer, mut inbox, feed, clock, mut pruner } = parts;
     let mut outbox = Outbox::new(scheduler.term(), feed);
     let mut inbound = Vec::with_capacity(INPUTS_PER_WAKE_MAX);
+    let mut gather_until = Uptime::default();
     loop {
         let now = clock.now();
         let next =
@@ -84,8 +88,11 @@ async fn lead(parts: TermParts, shutdown: CancellationToken) -> Result<(), Commi
             () = inbox.take(&mut inbound, INPUTS_PER_WAKE_MAX) => {}
             () = tokio::time::sleep(next.since(now.uptime).min(SLEEP_MAX)) => {}
         }
-        // Whoever is about to hand something in may do so: it then shares the commit.
-        tokio::task::yield_now().await;
+        // Whoever is about to hand something in may do so: it then shares the commit. After a quiet time nothing waits.
+        match gather_until.since(clock.now().uptime) {
+            Duration::ZERO => tokio::task::yield_now().await,
+            wait => tokio::time::sleep(wait).await,
+        }
         inbox.take_ready(&mut inbound, INPUTS_PER_WAKE_MAX);
         let now = clock.now();
         for item in inbound.drain(..) {
@@ -99,6 +106,7 @@ async fn lead(parts: TermParts, shutdown: CancellationToken) -> Result<(), Commi
             for input in outbox.take_inputs(now.wall) {
                 scheduler.handle(now, input);
             }
+            gather_until = clock.now().uptime + gather_time(scheduler.live_attempts());
         }
         pruner.prune(&mut writer, now).await?;
     }

@@ -22,7 +22,7 @@ use millrace_common::{
 #[cfg(feature = "testing")]
 use crate::testing::Mutation;
 use crate::{
-    batch::{AttemptEnd, Change, Effect, Message, Proof, Start},
+    batch::{AttemptEnd, Change, Effect, Message, Proof, RejectReason, Start},
     input::Report,
     placement::{Plan, place},
     scheduler::Scheduler,
@@ -49,10 +49,11 @@ impl Scheduler {
         for (instance, executor) in placements {
             let Some(place) = self.state.executors.get(&executor) else { continue };
             let (Some(session), Some(spool)) = (place.session, place.spool) else { continue };
+            let machine = place.machine.clone();
             let Some((_, _, state)) = self.state.instance(instance) else { continue };
             let attempt = instance.attempt(state.attempts + 1);
             let at = self.now.wall;
-            self.emit(Change::AttemptAssigned { attempt, executor, spool, at });
+            self.emit(Change::AttemptAssigned { attempt, executor, spool, machine, at });
             self.move_task(instance, TaskState::Ready, TaskState::Active);
             self.send_start(session, attempt);
         }
@@ -143,7 +144,10 @@ impl Scheduler {
         };
         let has_ended = matches!(report, Report::Ended(_));
         match self.standing(executor, attempt) {
-            Standing::Here => self.take_report(attempt, report),
+            Standing::Here => {
+                self.note_refusal(session, &report);
+                self.take_report(attempt, report);
+            }
             Standing::Elsewhere => {
                 self.count_refusal("report_of_another_executor");
                 self.answer_void(session, attempt, has_ended);
@@ -163,6 +167,20 @@ impl Scheduler {
         }
         if self.state.live(attempt.instance).is_none_or(|live| live.number != attempt.number) {
             self.push_effect(Effect::Send(session, Message::Ack(attempt)));
+        }
+    }
+
+    /// Takes from a start that was refused what its executor has not told otherwise yet: the two crossed on the way.
+    ///
+    /// The next heartbeat says whether there is space again. What a greeting says of an earlier refusal is not asked, because
+    /// the greeting itself speaks of the present.
+    fn note_refusal(&mut self, session: SessionId, report: &Report) {
+        let Report::Ended(end) = report else { return };
+        let executor = self.state.sessions.get(&session).and_then(|name| self.state.executors.get_mut(name));
+        match (executor, end.reject_reason) {
+            (Some(executor), RejectReason::SpaceLow) => executor.is_space_low = true,
+            (Some(executor), RejectReason::Draining) => executor.is_draining = true,
+            (None, _) | (_, RejectReason::Other) => {}
         }
     }
 
@@ -200,6 +218,7 @@ impl Scheduler {
             started_at: None,
             ended_at: self.now.wall,
             log_bytes: 0,
+            reject_reason: RejectReason::Other,
             proof,
         }
     }

@@ -89,6 +89,8 @@ pub enum Change {
         executor: ExecutorName,
         /// To the holder of this spool and nobody else.
         spool: SpoolId,
+        /// The machine on which that spool was, where the executor knows it.
+        machine: Option<Arc<str>>,
         /// When.
         at: Timestamp,
     },
@@ -169,8 +171,30 @@ pub struct AttemptEnd {
     pub ended_at: Timestamp,
     /// Bytes of its output.
     pub log_bytes: u64,
+    /// Why the executor refused it, where it is `rejected`.
+    pub reject_reason: RejectReason,
     /// How it is known that nothing of it runs.
     pub proof: Proof,
+}
+
+impl AttemptEnd {
+    /// Tells whether it counts against the rejections that a task instance may have: not where the task is not at fault.
+    #[must_use]
+    pub const fn counts_as_rejection(&self) -> bool {
+        matches!((self.state, self.reject_reason), (AttemptState::Rejected, RejectReason::Other))
+    }
+}
+
+/// Why an executor refused an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RejectReason {
+    /// It did not say, or the reason is one that the attempt brings with it.
+    #[default]
+    Other,
+    /// Its disk was too full.
+    SpaceLow,
+    /// It takes no more starts.
+    Draining,
 }
 
 /// How it is known that nothing of an attempt runs: without one, no further attempt may start.

@@ -243,7 +243,7 @@ fn check_catalog(state: &State, found: &mut Vec<Violation>) {
 
 fn check_schedules(scheduler: &Scheduler, found: &mut Vec<Violation>) {
     for (name, entry) in &scheduler.state.catalog {
-        let Some((schedule, cursor)) = entry.workflow.schedule.as_ref().zip(entry.cursor) else { continue };
+        let Some((schedule, cursor)) = entry.schedule().zip(entry.cursor) else { continue };
         let is_full = entry.unfinished() + FIRES_MAX > scheduler.limits.runs_per_workflow_max;
         let is_armed = scheduler.timers.has_wall(&WallTimer::ScheduleDue(name.clone()));
         if schedule.next_interval(cursor).is_some() && !is_full && !is_armed {

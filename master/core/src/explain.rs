@@ -81,6 +81,13 @@ pub enum Reason {
     NoExecutorWithLabels(Arc<BTreeMap<String, String>>),
     /// No connected executor that carries the labels can run the kind.
     NoExecutorWithKind(Arc<str>),
+    /// Every executor that could run it is short of disk space.
+    SpaceLow {
+        /// The first of them.
+        executor: ExecutorName,
+        /// How many more there are.
+        more: usize,
+    },
     /// Every executor that could run it is full.
     SlotsFull {
         /// How many executors could.
@@ -127,6 +134,7 @@ impl Reason {
             Self::NoExecutor => "no_executor",
             Self::NoExecutorWithLabels(_) => "no_executor_with_labels",
             Self::NoExecutorWithKind(_) => "no_executor_with_kind",
+            Self::SpaceLow { .. } => "space_low",
             Self::SlotsFull { .. } => "slots_full",
             Self::PoolFull { .. } => "pool_full",
             Self::UnknownPool(_) => "unknown_pool",
@@ -168,6 +176,12 @@ impl fmt::Display for Reason {
             Self::NoExecutorWithKind(kind) => {
                 write!(f, "no connected executor that fits can run kind {kind}")
             }
+            Self::SpaceLow { executor, more: 0 } => {
+                write!(f, "executor {executor} is short of disk space")
+            }
+            Self::SpaceLow { executor, more } => {
+                write!(f, "executor {executor} and {more} more are short of disk space")
+            }
             Self::SlotsFull { executors, slots } => {
                 write!(f, "no slot is free on the executors that fit; executors: {executors}, slots: {slots}")
             }
@@ -205,6 +219,8 @@ pub struct ExecutorSummary {
     pub name: ExecutorName,
     /// Whether it has a session.
     pub is_connected: bool,
+    /// Whether it gets no starts for want of disk space.
+    pub is_space_low: bool,
     /// Attempts that it runs at once.
     pub slots: u32,
     /// Live attempts on it.

@@ -34,6 +34,8 @@ pub enum Input {
         number: u64,
         /// All attempts that the executor holds and in what state.
         held: Vec<(AttemptId, AttemptState)>,
+        /// Whether it would refuse starts for want of disk space.
+        is_space_low: bool,
     },
     /// An executor reports about one attempt.
     AttemptReported {
@@ -118,10 +120,14 @@ pub struct Hello {
     pub kinds: Vec<String>,
     /// Its spool.
     pub spool: SpoolId,
+    /// Its machine, the same across boots; absent where the executor does not know it.
+    pub machine: Option<Arc<str>>,
     /// Changes with each boot of its machine.
     pub boot: Arc<str>,
     /// Whether the spool is new and nothing of an older one is left alive.
     pub is_clean: bool,
+    /// Whether it would refuse starts for want of disk space.
+    pub is_space_low: bool,
     /// Version of its program.
     pub version: Arc<str>,
     /// Everything in its spool.

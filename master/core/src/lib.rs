@@ -44,7 +44,8 @@ mod workflow;
 pub mod testing;
 
 pub use batch::{
-    Answer, AttemptEnd, Batch, Change, Effect, Message, Proof, RunCreated, Start, Trigger, Verdict,
+    Answer, AttemptEnd, Batch, Change, Effect, Message, Proof, RejectReason, RunCreated, Start, Trigger,
+    Verdict,
 };
 pub use explain::{ExecutorSummary, Explanation, Reason, TaskReason, WorkCount};
 pub use input::{EndedRun, Held, Hello, Input, Report, Request, RequestId, StartRun};
@@ -52,4 +53,4 @@ pub use limits::Limits;
 pub use refusal::Refusal;
 pub use restore::{RestoreError, Restored};
 pub use scheduler::Scheduler;
-pub use snapshot::{LiveRow, RunRow, Snapshot, TaskRow, WorkflowRow};
+pub use snapshot::{LiveRow, RunRow, Snapshot, TaskRow, UnreadableRow, WorkflowRow};

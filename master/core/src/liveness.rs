@@ -8,9 +8,9 @@
 //! | live | ended | its end is taken |
 //! | live, not yet accepted | not, same spool | it never arrived: sent again |
 //! | live, accepted or being ended | not, same spool | the spool attests that nothing of it runs: ended |
-//! | live | not, a new spool that attests a clean slate | lost |
-//! | live | not, a new spool, machine booted since | lost |
-//! | live | not, a new spool without either | waits for the orphan time |
+//! | live | not, a new spool that attests a clean slate, same machine | lost |
+//! | live | not, a new spool, same machine, booted since | lost |
+//! | live | not, a new spool, without either or on another machine | waits for the orphan time |
 //! | not live, or assigned elsewhere | alive or ended | discard |
 //! | in a run that is quarantined | alive or ended | adopt: it is left alone |
 //!
@@ -20,6 +20,11 @@
 //!
 //! An attempt is assigned to a spool. What an executor says of it counts only while it holds that spool, and only
 //! heartbeats of that spool put off the time after which it counts as ended by itself.
+//!
+//! A new spool speaks for its machine and no other: an executor whose name went to another machine knows nothing of what
+//! still runs on the first. The machine of a spool is stored with each attempt, so it is known after a restore; a machine
+//! without an identity is like none. In which boots a spool spoke is learned anew in each term, so that a new leader has no
+//! proof by a boot until the spool has spoken to it: the attempt may have begun in a boot of which this leader never heard.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -89,10 +94,12 @@ impl Scheduler {
         executor.heard.retain(|spool, _| in_use.contains(spool));
         let heard = executor.heard.entry(hello.spool).or_insert_with(|| Heard { at, boots: BTreeSet::new() });
         heard.at = at;
-        heard.boots.insert(hello.boot.clone());
+        heard.boots.insert((hello.machine.clone(), hello.boot.clone()));
         executor.session = Some(session);
         executor.is_draining = false;
+        executor.is_space_low = hello.is_space_low;
         executor.spool = Some(hello.spool);
+        executor.machine.clone_from(&hello.machine);
         executor.slots = hello.slots;
         executor.labels.clone_from(&hello.labels);
         executor.kinds.clone_from(&hello.kinds);
@@ -149,12 +156,17 @@ impl Scheduler {
             self.send_start(session, attempt);
             return None;
         }
-        let is_clean = hello.is_clean;
+        let is_same_machine = hello.machine.as_ref().is_some_and(|machine| {
+            live.machine.as_ref() == Some(machine) && executor.was_nowhere_else(live.spool, machine)
+        });
+        #[cfg(feature = "testing")]
+        let is_same_machine = is_same_machine || self.is_planted(Mutation::MachineIgnored);
+        let is_clean = hello.is_clean && is_same_machine;
         #[cfg(feature = "testing")]
         let is_clean = is_clean || self.is_planted(Mutation::NewSpoolProves);
         let (reason, proof) = if is_same_spool {
             ("the executor does not hold it", Proof::CleanSlate)
-        } else if executor.has_booted_since(live.spool, &hello.boot) {
+        } else if is_same_machine && executor.has_booted_since(live.spool, &hello.boot) {
             ("the executor's machine was booted", Proof::Rebooted)
         } else if is_clean {
             ("the executor lost its spool", Proof::CleanSlate)
@@ -213,6 +225,7 @@ impl Scheduler {
         session: SessionId,
         number: u64,
         held: &[(AttemptId, AttemptState)],
+        is_space_low: bool,
     ) {
         let Some(name) = self.state.sessions.get(&session).cloned() else {
             self.count_refusal("heartbeat_without_session");
@@ -220,6 +233,7 @@ impl Scheduler {
         };
         if let Some(executor) = self.state.executors.get_mut(&name) {
             executor.hear(self.now.uptime);
+            executor.is_space_low = is_space_low;
         }
         self.push_effect(Effect::Send(session, Message::HeartbeatAnswer(number)));
         self.end_missing(&name, held);

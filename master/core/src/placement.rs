@@ -119,6 +119,10 @@ impl<'a> Room<'a> {
             if !executor.kinds.iter().any(|kind| kind == class.kind.as_str()) {
                 continue;
             }
+            if executor.is_space_low {
+                fitting.short.push(name);
+                continue;
+            }
             fitting.able += 1;
             fitting.slots = fitting.slots.saturating_add(executor.slots);
             fitting.offer(name, executor.slots.saturating_sub(*used));
@@ -133,6 +137,8 @@ struct Fitting<'a> {
     connected: usize,
     labelled: usize,
     able: usize,
+    /// Those that could run it but for their disk space.
+    short: Vec<&'a ExecutorName>,
     slots: u32,
     best: Option<(u32, &'a ExecutorName)>,
 }
@@ -149,8 +155,15 @@ impl<'a> Fitting<'a> {
             Some((_, name)) => Ok(name.clone()),
             None if self.connected == 0 => Err(Reason::NoExecutor),
             None if self.labelled == 0 => Err(Reason::NoExecutorWithLabels(Arc::clone(&class.labels))),
-            None if self.able == 0 => Err(Reason::NoExecutorWithKind(class.kind.as_str().into())),
+            None if self.able == 0 => Err(self.without_one_able(class)),
             None => Err(Reason::SlotsFull { executors: self.able, slots: self.slots }),
+        }
+    }
+
+    fn without_one_able(&self, class: &Class) -> Reason {
+        match self.short.split_first() {
+            Some((first, others)) => Reason::SpaceLow { executor: (*first).clone(), more: others.len() },
+            None => Reason::NoExecutorWithKind(class.kind.as_str().into()),
         }
     }
 }

@@ -47,7 +47,7 @@ impl Scheduler {
             (None, RunState::Paused) => Some(Reason::Paused),
             (None, RunState::Queued) => {
                 let entry = self.state.catalog.get(&run.created.workflow)?;
-                Some(Reason::RunLimit { active: entry.active, limit: entry.workflow.max_active_runs })
+                Some(Reason::RunLimit { active: entry.active, limit: entry.run_limit(run) })
             }
             (None, RunState::Running | RunState::Success | RunState::Failed | RunState::Cancelled) => None,
         }
@@ -89,6 +89,7 @@ impl Scheduler {
             ExecutorSummary {
                 name: name.clone(),
                 is_connected: executor.is_connected(),
+                is_space_low: executor.is_connected() && executor.is_space_low,
                 slots: executor.slots,
                 slots_used: executor.used(),
                 labels: executor.labels.clone(),

@@ -12,6 +12,17 @@ pub enum Refusal {
     /// No workflow of that name.
     #[error("there is no workflow {0}; apply its definition first")]
     UnknownWorkflow(WorkflowName),
+    /// The version in force was taken by another build and means nothing to this one.
+    #[error(
+        "version {version} of workflow {workflow}, which is in force, cannot be read by this master: apply its definition \
+         again, or start the build that took it"
+    )]
+    UnreadableWorkflow {
+        /// Which workflow.
+        workflow: WorkflowName,
+        /// The version in force.
+        version: u32,
+    },
     /// No live run of that id.
     #[error("run {0} does not exist or has ended")]
     UnknownRun(RunId),

@@ -2,7 +2,8 @@
 //!
 //! Only facts are restored; everything that follows from them (queue, counts, slots, timers) is derived again by the same
 //! functions that live operation uses. A run whose rows contradict each other is left out and named, so that it cannot
-//! bring down leader after leader; executors that still run something of it are left alone.
+//! bring down leader after leader; executors that still run something of it are left alone. So is a run that the store
+//! could not read. A workflow whose version in force this program cannot read starts nothing until it is applied anew.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,7 +22,7 @@ use thiserror::Error;
 use crate::{
     check,
     scheduler::Scheduler,
-    snapshot::{LiveRow, RunRow, Snapshot, TaskRow, WorkflowRow},
+    snapshot::{LiveRow, RunRow, Snapshot, TaskRow, UnreadableRow},
     state::{Entry, Instance, LiveAttempt, Run},
     timers::UptimeTimer,
 };
@@ -47,7 +48,8 @@ pub struct Restored {
 }
 
 pub(crate) fn restore(mut scheduler: Scheduler, snapshot: Snapshot) -> Result<Restored, RestoreError> {
-    let versions = restore_catalog(&mut scheduler, &snapshot.workflows)?;
+    let versions = restore_catalog(&mut scheduler, &snapshot)?;
+    scheduler.state.quarantined.extend(snapshot.quarantined);
     let mut quarantined = Vec::new();
     for row in snapshot.runs {
         let id = row.created.run;
@@ -66,21 +68,19 @@ pub(crate) fn restore(mut scheduler: Scheduler, snapshot: Snapshot) -> Result<Re
 
 type Versions = BTreeMap<(WorkflowName, u32), Arc<Workflow>>;
 
-fn restore_catalog(scheduler: &mut Scheduler, rows: &[WorkflowRow]) -> Result<Versions, RestoreError> {
+fn restore_catalog(scheduler: &mut Scheduler, snapshot: &Snapshot) -> Result<Versions, RestoreError> {
     let mut versions = Versions::new();
     let mut in_force: BTreeMap<&WorkflowName, usize> = BTreeMap::new();
-    for row in rows {
+    for UnreadableRow { workflow, version, cursor } in &snapshot.unreadable {
+        *in_force.entry(workflow).or_default() += 1;
+        scheduler.state.catalog.insert(workflow.clone(), entry(*version, None, *cursor));
+    }
+    for row in &snapshot.workflows {
         let name = &row.workflow.name;
         *in_force.entry(name).or_default() += usize::from(row.is_latest);
         versions.insert((name.clone(), row.version), Arc::clone(&row.workflow));
         if row.is_latest {
-            let entry = Entry {
-                version: row.version,
-                workflow: Arc::clone(&row.workflow),
-                cursor: row.cursor,
-                active: 0,
-                queued: BTreeSet::new(),
-            };
+            let entry = entry(row.version, Some(Arc::clone(&row.workflow)), row.cursor);
             scheduler.state.catalog.insert(name.clone(), entry);
         }
     }
@@ -88,6 +88,10 @@ fn restore_catalog(scheduler: &mut Scheduler, rows: &[WorkflowRow]) -> Result<Ve
         Some((name, count)) => Err(RestoreError::VersionsInForce(name.clone(), count)),
         None => Ok(versions),
     }
+}
+
+fn entry(version: u32, workflow: Option<Arc<Workflow>>, cursor: Option<Timestamp>) -> Entry {
+    Entry { version, workflow, cursor, active: 0, queued: BTreeSet::new() }
 }
 
 fn restore_run(scheduler: &mut Scheduler, row: RunRow, versions: &Versions) -> Result<(), String> {
@@ -173,8 +177,8 @@ fn restore_instance(instance: &mut Instance, row: TaskRow) -> Result<Option<Live
         return Err(format!("live attempt {} of a task instance is {}", row.attempts, live.state));
     }
     let (number, state) = (row.attempts, live.state);
-    let LiveRow { executor, spool, assigned_at, .. } = live;
-    Ok(Some(LiveAttempt { number, state, executor, spool, assigned_at }))
+    let LiveRow { executor, spool, machine, assigned_at, .. } = live;
+    Ok(Some(LiveAttempt { number, state, executor, spool, machine, assigned_at }))
 }
 
 /// Puts a run into the state and derives what follows from its instances.

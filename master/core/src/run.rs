@@ -7,8 +7,10 @@
 //! | running | paused | a person asks |
 //! | paused | running | a person asks |
 //! | queued, running, paused | cancelled | a person asks; after the last attempt has ended |
-//! | running, paused | failed | a leaf failed, or the run took too long; after the last attempt has ended |
-//! | running, paused | success | every leaf ended well |
+//! | running, paused | failed | a task that counts failed, or the run took too long; after the last attempt has ended |
+//! | running, paused | success | every task that counts ended well |
+//!
+//! The workflow says which tasks count: its leaves, or all.
 //!
 //! An ended run never changes. Retrying one makes a new run that takes over what succeeded and comes after nothing that
 //! did not.
@@ -52,6 +54,10 @@ impl Scheduler {
     ) -> Result<RunId, Refusal> {
         let entry =
             self.state.catalog.get(workflow).ok_or_else(|| Refusal::UnknownWorkflow(workflow.clone()))?;
+        if entry.workflow.is_none() {
+            let version = entry.version;
+            return Err(Refusal::UnreadableWorkflow { workflow: workflow.clone(), version });
+        }
         let limit = self.limits.runs_per_workflow_max;
         if entry.unfinished() >= limit {
             return Err(Refusal::TooManyRuns { workflow: workflow.clone(), limit });
@@ -102,8 +108,8 @@ impl Scheduler {
     /// Lets as many queued runs of a workflow begin as it may have active.
     pub(crate) fn start_queued_runs(&mut self, name: &WorkflowName) {
         while let Some(run) = self.state.catalog.get(name).and_then(|entry| {
-            let has_room = entry.active < entry.workflow.max_active_runs;
-            entry.queued.first().copied().filter(|_| has_room)
+            let next = self.state.runs.get(entry.queued.first()?)?;
+            (entry.active < entry.run_limit(next)).then_some(next.created.run)
         }) {
             self.begin_run(run);
         }

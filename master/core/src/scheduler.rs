@@ -81,8 +81,8 @@ impl Scheduler {
             Input::ExecutorConnected(session, hello) => self.on_executor_connected(session, *hello),
             Input::ExecutorDraining(session) => self.on_executor_draining(session),
             Input::ExecutorDisconnected(session) => self.on_executor_disconnected(session),
-            Input::HeartbeatReceived { session, number, held } => {
-                self.on_heartbeat_received(session, number, &held)
+            Input::HeartbeatReceived { session, number, held, is_space_low } => {
+                self.on_heartbeat_received(session, number, &held, is_space_low)
             }
             Input::AttemptReported { session, attempt, report } => {
                 self.on_attempt_reported(session, attempt, report)

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use millrace_common::{
-    id::{ExecutorName, InstanceIndex, SpoolId},
+    id::{ExecutorName, InstanceIndex, RunId, SpoolId, WorkflowName},
     state::{AttemptState, RunState, TaskState},
     time::Timestamp,
     workflow::Workflow,
@@ -16,8 +16,12 @@ use crate::batch::RunCreated;
 pub struct Snapshot {
     /// Workflows: the version in force of each, and each older version that a live run is pinned to.
     pub workflows: Vec<WorkflowRow>,
+    /// Workflows whose version in force this program cannot read.
+    pub unreadable: Vec<UnreadableRow>,
     /// Runs that are not final.
     pub runs: Vec<RunRow>,
+    /// Runs that are not final and that the store left out; what executors run of them is left alone.
+    pub quarantined: Vec<RunId>,
 }
 
 /// One version of a workflow.
@@ -32,6 +36,17 @@ pub struct WorkflowRow {
     /// Its text.
     pub source: Arc<str>,
     /// Up to where its schedule was served; absent before the first time.
+    pub cursor: Option<Timestamp>,
+}
+
+/// A version in force that this program cannot read. The next one must have a higher number all the same.
+#[derive(Debug, Clone)]
+pub struct UnreadableRow {
+    /// Of which workflow.
+    pub workflow: WorkflowName,
+    /// Which version: the highest that is stored.
+    pub version: u32,
+    /// Up to where its schedule was served.
     pub cursor: Option<Timestamp>,
 }
 
@@ -78,6 +93,8 @@ pub struct LiveRow {
     pub executor: ExecutorName,
     /// The spool that it was assigned to.
     pub spool: SpoolId,
+    /// The machine on which that spool was, where the executor knew it.
+    pub machine: Option<Arc<str>>,
     /// Where it stands.
     pub state: AttemptState,
     /// When it was placed.

@@ -14,6 +14,7 @@ use std::{
 
 use millrace_common::{
     id::{ExecutorName, InstanceId, PoolName, RunId, SessionId, WorkflowName},
+    schedule::Schedule,
     time::Timestamp,
     workflow::{Task, Workflow},
 };
@@ -44,8 +45,10 @@ pub(crate) struct State {
 /// A workflow: the version in force and what of it is unfinished.
 #[derive(Debug)]
 pub(crate) struct Entry {
+    /// The highest version that there is; the next one has a higher number whether this one can be read or not.
     pub(crate) version: u32,
-    pub(crate) workflow: Arc<Workflow>,
+    /// The version in force; absent where this program cannot read it. Nothing of it is started then.
+    pub(crate) workflow: Option<Arc<Workflow>>,
     /// Up to where its schedule was served.
     pub(crate) cursor: Option<Timestamp>,
     /// Runs that hold one of the places of `max_active_runs`.
@@ -55,6 +58,16 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    /// Returns when it runs by itself, where it does.
+    pub(crate) fn schedule(&self) -> Option<&Schedule> {
+        self.workflow.as_ref()?.schedule.as_ref()
+    }
+
+    /// Returns how many runs may be active, `next` among them: its own version says so where the one in force cannot.
+    pub(crate) fn run_limit(&self, next: &Run) -> u32 {
+        self.workflow.as_ref().unwrap_or(&next.workflow).max_active_runs
+    }
+
     pub(crate) fn unfinished(&self) -> usize {
         self.active as usize + self.queued.len()
     }

@@ -56,9 +56,13 @@ pub(crate) fn next(task: &Task, instance: &Instance, end: &AttemptEnd, limits: &
             if is_last { Next::End(TaskState::Failed) } else { Next::Again(Duration::ZERO) }
         }
         AttemptState::Rejected => {
-            let is_last = u32::from(instance.rejections) >= limits.rejections_max || end.is_permanent;
-            if is_last {
+            let is_last =
+                u32::from(instance.rejections) >= limits.rejections_max && end.counts_as_rejection();
+            if is_last || end.is_permanent {
                 Next::End(TaskState::Failed)
+            } else if !end.counts_as_rejection() {
+                // The executor that refused it gets no starts for now: the task waits in the queue for a place, not for time.
+                Next::Again(Duration::ZERO)
             } else {
                 Next::Again(limits.rejection_delay_after(instance.rejections.into()))
             }
@@ -153,7 +157,7 @@ impl Scheduler {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::batch::Proof;
+    use crate::batch::{Proof, RejectReason};
     use millrace_common::definition;
 
     fn task(policy: &str) -> Task {
@@ -173,6 +177,7 @@ mod tests {
             started_at: None,
             ended_at: Timestamp::default(),
             log_bytes: 0,
+            reject_reason: RejectReason::Other,
             proof: Proof::Reported,
         }
     }
@@ -213,6 +218,20 @@ mod tests {
                 expected,
                 "{state} with {policy} after {counts:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_rejection_that_is_not_the_fault_of_the_task_waits_for_a_place_and_not_for_time() {
+        for reject_reason in [RejectReason::SpaceLow, RejectReason::Draining] {
+            let end = AttemptEnd { reject_reason, ..end(AttemptState::Rejected) };
+            assert_eq!(
+                after("retries: 0", (0, 0, 16), &end),
+                Next::Again(Duration::ZERO),
+                "{reject_reason:?}"
+            );
+            let permanent = AttemptEnd { is_permanent: true, ..end };
+            assert_eq!(after("retries: 0", (0, 0, 1), &permanent), Next::End(TaskState::Failed));
         }
     }
 

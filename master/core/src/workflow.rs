@@ -23,7 +23,7 @@ impl Scheduler {
         source: Arc<str>,
     ) -> Result<Answer, Refusal> {
         let before = self.state.catalog.get(&workflow.name);
-        if let Some(entry) = before.filter(|entry| entry.workflow == workflow) {
+        if let Some(entry) = before.filter(|entry| entry.workflow.as_ref() == Some(&workflow)) {
             return Ok(Answer::WorkflowApplied { version: entry.version, is_changed: false });
         }
         let version = before.map_or(1, |entry| entry.version + 1);
@@ -38,7 +38,7 @@ impl Scheduler {
     /// A schedule that was never served begins now: the past before it is nobody's.
     pub(crate) fn ensure_cursor(&mut self, name: &WorkflowName) {
         let Some(entry) = self.state.catalog.get(name) else { return };
-        if entry.workflow.schedule.is_some() && entry.cursor.is_none() {
+        if entry.schedule().is_some() && entry.cursor.is_none() {
             let cursor = Schedule::first_cursor(self.now.wall);
             self.emit(Change::CursorMoved { workflow: name.clone(), cursor, skipped: None });
         }
@@ -46,12 +46,8 @@ impl Scheduler {
 
     pub(crate) fn arm_schedule(&mut self, name: &WorkflowName) {
         let Some(entry) = self.state.catalog.get(name) else { return };
-        let next = entry
-            .workflow
-            .schedule
-            .as_ref()
-            .zip(entry.cursor)
-            .and_then(|(schedule, cursor)| schedule.next_interval(cursor));
+        let next =
+            entry.schedule().zip(entry.cursor).and_then(|(schedule, cursor)| schedule.next_interval(cursor));
         if let Some(interval) = next {
             self.timers.at_wall(interval.end, WallTimer::ScheduleDue(name.clone()));
         }
@@ -59,7 +55,7 @@ impl Scheduler {
 
     pub(crate) fn on_schedule_due(&mut self, name: &WorkflowName) {
         let Some(entry) = self.state.catalog.get(name) else { return };
-        let Some((schedule, cursor)) = entry.workflow.schedule.as_ref().zip(entry.cursor) else { return };
+        let Some((schedule, cursor)) = entry.schedule().zip(entry.cursor) else { return };
         if entry.unfinished() + FIRES_MAX > self.limits.runs_per_workflow_max {
             // Full: the schedule is armed again when a run of the workflow ends, and goes on from the same cursor.
             return;
@@ -78,7 +74,7 @@ impl Scheduler {
 
     fn create_scheduled_run(&mut self, name: &WorkflowName, interval: DataInterval) {
         let Some(entry) = self.state.catalog.get(name) else { return };
-        let params = default_params(&entry.workflow);
+        let Some(params) = entry.workflow.as_deref().map(default_params) else { return };
         let version = entry.version;
         let run = self.ids.run(self.now.wall);
         self.emit(Change::RunCreated(Box::new(RunCreated {

@@ -15,8 +15,8 @@ use millrace_common::{
     state::{AttemptState, RunState, TaskState},
 };
 use millrace_core::{
-    AttemptEnd, Change, Effect, Held, Hello, Input, Limits, Message, Proof, Report, Request, RequestId,
-    StartRun,
+    AttemptEnd, Change, Effect, Held, Hello, Input, Limits, Message, Proof, RejectReason, Report, Request,
+    RequestId, StartRun,
     testing::{Harness, MemoryStore},
 };
 use proptest::prelude::*;
@@ -51,6 +51,8 @@ struct Planned {
 #[derive(Debug, Clone)]
 struct Plan {
     tasks: Vec<Planned>,
+    /// Whether every task counts, and not the leaves only.
+    all_count: bool,
     slots: u32,
     /// Decides what happens next, where several things may.
     seed: u64,
@@ -83,10 +85,11 @@ prop_compose! {
 prop_compose! {
     fn plan()(
         tasks in prop::collection::vec(planned(), 1..=TASKS_MAX),
+        all_count in any::<bool>(),
         slots in 1..5_u32,
         seed in any::<u64>(),
     ) -> Plan {
-        Plan { tasks, slots, seed }
+        Plan { tasks, all_count, slots, seed }
     }
 }
 
@@ -96,7 +99,8 @@ impl Plan {
     }
 
     fn definition(&self) -> String {
-        let mut text = String::from("workflow: w\ntasks:\n");
+        let success = if self.all_count { "all" } else { "leaves" };
+        let mut text = format!("workflow: w\nsuccess: {success}\ntasks:\n");
         for (index, task) in self.tasks.iter().enumerate() {
             let (rule, retries) = (RULES[task.rule].0, task.retries);
             let after: Vec<String> = self.upstream(index).iter().map(|up| format!("t{up}")).collect();
@@ -143,7 +147,8 @@ fn modelled(plan: &Plan) -> (RunState, Vec<(TaskState, u32)>) {
     }
     let is_leaf = |index: usize| (0..plan.tasks.len()).all(|other| !plan.upstream(other).contains(&index));
     let is_failed = |state: TaskState| matches!(state, TaskState::Failed | TaskState::UpstreamFailed);
-    let any_failed = (0..plan.tasks.len()).any(|index| is_leaf(index) && is_failed(ended[index].0));
+    let counts = |index: usize| plan.all_count || is_leaf(index);
+    let any_failed = (0..plan.tasks.len()).any(|index| counts(index) && is_failed(ended[index].0));
     (if any_failed { RunState::Failed } else { RunState::Success }, ended)
 }
 
@@ -167,6 +172,7 @@ fn end(outcome: Outcome, harness: &Harness) -> AttemptEnd {
         started_at: None,
         ended_at: harness.now.wall,
         log_bytes: 0,
+        reject_reason: RejectReason::Other,
         proof: if state == AttemptState::Rejected { Proof::Refused } else { Proof::Reported },
     }
 }
@@ -233,8 +239,10 @@ impl<'p> World<'p> {
             labels: BTreeMap::new(),
             kinds: vec!["shell".to_owned()],
             spool: SpoolId("00000000-0000-7000-8000-000000000001".parse().unwrap()),
+            machine: Some("machine".into()),
             boot: "boot".into(),
             is_clean: false,
+            is_space_low: false,
             version: "test".into(),
             held: held.collect(),
         })
@@ -415,7 +423,7 @@ fn facts_of_an_end(width: usize) -> usize {
             .unwrap();
         }
     }
-    let plan = Plan { tasks: Vec::new(), slots: 1, seed: 0 };
+    let plan = Plan { tasks: Vec::new(), all_count: false, slots: 1, seed: 0 };
     let mut world = World::of(&plan, &text);
     let attempt = InstanceId { run: world.run, index: 0 }.attempt(1);
     let report = Report::Ended(end(Outcome::Succeeds, &world.harness));

@@ -11,7 +11,9 @@ use millrace_common::{
     term::Term,
     time::Timestamp,
 };
-use millrace_core::{Answer, AttemptEnd, Change, Effect, Input, Message, Proof, Report, RequestId, Start};
+use millrace_core::{
+    Answer, AttemptEnd, Change, Effect, Input, Message, Proof, RejectReason, Report, RequestId, Start,
+};
 use millrace_proto::{
     MESSAGE_BYTES_MAX,
     v1::{self, leader_message::Body},
@@ -211,6 +213,7 @@ fn refused(now: Timestamp, (session, attempt, bytes): (SessionId, AttemptId, usi
         started_at: None,
         ended_at: now,
         log_bytes: 0,
+        reject_reason: RejectReason::Other,
         proof: Proof::Refused,
     };
     Input::AttemptReported { session, attempt, report: Report::Ended(end) }

@@ -205,8 +205,9 @@ async fn receive(
                 return Err(WireError::Invalid { field: "body", problem: "a second Hello".to_owned() }.into());
             }
             Body::Heartbeat(heartbeat) => {
-                let held = wire::held_states(heartbeat.held)?;
-                leader.input(Input::HeartbeatReceived { session, number: heartbeat.number, held }).await?;
+                let v1::Heartbeat { number, held, is_space_low } = heartbeat;
+                let held = wire::held_states(held)?;
+                leader.input(Input::HeartbeatReceived { session, number, held, is_space_low }).await?;
             }
             Body::Draining(_) => leader.input(Input::ExecutorDraining(session)).await?,
             Body::Reports(reports) => {

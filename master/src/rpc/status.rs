@@ -43,7 +43,7 @@ pub(super) fn stopping() -> Status {
 pub(super) fn of_refusal(refusal: &Refusal) -> Status {
     let code = match refusal {
         Refusal::UnknownWorkflow(_) | Refusal::UnknownRun(_) | Refusal::UnknownTask(..) => Code::NotFound,
-        Refusal::WrongState { .. } => Code::FailedPrecondition,
+        Refusal::WrongState { .. } | Refusal::UnreadableWorkflow { .. } => Code::FailedPrecondition,
         Refusal::TooManyRuns { .. } => Code::ResourceExhausted,
     };
     of(code, refusal.to_string())

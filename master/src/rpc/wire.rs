@@ -1,6 +1,6 @@
 //! Between the core's messages and the wire. What the domain forbids is refused here, by field.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use millrace_common::{
     id::{AttemptId, KindName},
@@ -8,7 +8,7 @@ use millrace_common::{
     state::AttemptState,
     time::Timestamp,
 };
-use millrace_core::{AttemptEnd, Held, Hello, Message, Proof, Report, Start, Verdict};
+use millrace_core::{AttemptEnd, Held, Hello, Message, Proof, RejectReason, Report, Start, Verdict};
 use millrace_proto::{
     convert::{self, WireError},
     v1::{self, leader_message::Body},
@@ -24,6 +24,8 @@ const LABELS_MAX: usize = 64;
 const KINDS_MAX: usize = 256;
 /// Characters of a label, a boot id or a version.
 const WORD_CHARS_MAX: usize = 191;
+/// Characters of the identity of a machine; those of `/etc/machine-id` have 32, UUIDs have 36.
+const MACHINE_CHARS_MAX: usize = 64;
 /// Bytes of a start beside its texts: numbers, ids, and what frames them.
 const START_FRAME_BYTES: usize = 512;
 /// Bytes that frame an entry of a map.
@@ -106,8 +108,10 @@ pub(crate) fn hello(hello: v1::Hello) -> Result<Hello, WireError> {
         labels: labels(hello.labels)?,
         kinds: kinds(hello.kinds)?,
         spool: convert::spool(&hello.spool_id)?,
+        machine: machine(hello.machine_id)?,
         boot: word("boot_id", hello.boot_id)?.into(),
         is_clean: hello.is_clean,
+        is_space_low: hello.is_space_low,
         version: word("version", hello.version)?.into(),
         held: hello.held.into_iter().map(held).collect::<Result<_, _>>()?,
     })
@@ -135,6 +139,16 @@ fn kinds(kinds: Vec<String>) -> Result<Vec<String>, WireError> {
         kind.parse::<KindName>().map_err(|error| invalid("kinds", error.to_string()))?;
     }
     Ok(kinds)
+}
+
+/// Reads the identity of a machine; empty where the executor does not know it.
+fn machine(text: String) -> Result<Option<Arc<str>>, WireError> {
+    let is_plain = text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    if !is_plain || text.len() > MACHINE_CHARS_MAX {
+        let problem = format!("at most {MACHINE_CHARS_MAX} letters, digits and dashes");
+        return Err(invalid("machine_id", problem));
+    }
+    Ok(Some(text).filter(|text| !text.is_empty()).map(Into::into))
 }
 
 /// Checks a text that appears in logs and on terminals.
@@ -199,8 +213,18 @@ fn attempt_end(end: v1::AttemptEnd) -> Result<AttemptEnd, WireError> {
         started_at: end.started_at.map(convert::timestamp),
         ended_at: convert::timestamp(end.ended_at),
         log_bytes: end.log_bytes,
+        reject_reason: reject_reason(end.reject_reason),
         proof: if state == AttemptState::Rejected { Proof::Refused } else { Proof::Reported },
     })
+}
+
+/// A reason that only a newer executor knows is none of those for which the task is not at fault.
+fn reject_reason(number: i32) -> RejectReason {
+    match v1::RejectReason::try_from(number) {
+        Ok(v1::RejectReason::SpaceLow) => RejectReason::SpaceLow,
+        Ok(v1::RejectReason::Draining) => RejectReason::Draining,
+        Ok(v1::RejectReason::Unspecified) | Err(_) => RejectReason::Other,
+    }
 }
 
 fn check_values(values: &str) -> Result<(), WireError> {

@@ -22,7 +22,7 @@ use millrace_common::{
     term::Term,
     time::Timestamp,
 };
-use millrace_core::{AttemptEnd, Change, Proof, RunCreated, Trigger};
+use millrace_core::{AttemptEnd, Change, Proof, RejectReason, RunCreated, Trigger};
 use millrace_store::{Store, StoreConfig, Writer};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -141,6 +141,7 @@ fn hops(instances: &[InstanceId]) -> [Vec<Change>; 4] {
                 started_at: Some(at),
                 ended_at: at,
                 log_bytes: 100,
+                reject_reason: RejectReason::Other,
                 proof: Proof::Reported,
             },
             at,
@@ -153,6 +154,7 @@ fn assigned(instance: InstanceId) -> Change {
         attempt: instance.attempt(1),
         executor: "plant-1".parse().unwrap_or_else(|_| unreachable!("it is a name")),
         spool: SpoolId(uuid::Uuid::from_bytes([9; 16])),
+        machine: Some("4c4c4544004d35108052b8c04f4e4a32".into()),
         at: Timestamp::from_micros(5),
     }
 }

@@ -57,7 +57,8 @@ impl Database {
     }
 
     /// Returns the query for live attempts: for each run its id and a text in which each attempt is
-    /// `index number state assigned_at executor spool;`, the spool in hexadecimal digits.
+    /// `index number state assigned_at executor spool machine;`, the spool in hexadecimal digits, the machine empty where
+    /// it is NULL.
     pub(crate) const fn live_attempts(&self) -> &'static str {
         match self {
             Self::Sqlite(_) => sqlite::LIVE_ATTEMPTS,

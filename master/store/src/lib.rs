@@ -45,11 +45,6 @@ pub use crate::{
     row::RowError,
 };
 
-/// Characters of an idempotency key, so that an index of every supported database can hold it.
-///
-/// Whoever takes a request from outside refuses a longer one.
-pub const IDEMPOTENCY_KEY_CHARS_MAX: usize = 191;
-
 /// An open store: a handle that is cheap to clone.
 ///
 /// The data folder stays locked until the last handle and the last [`Writer`] are gone.

@@ -15,7 +15,7 @@ use millrace_common::{
     state::{AttemptState, TaskState},
     time::Timestamp,
 };
-use millrace_core::{LiveRow, RunRow, Snapshot, TaskRow, WorkflowRow};
+use millrace_core::{LiveRow, RunRow, Snapshot, TaskRow, UnreadableRow, WorkflowRow};
 use thiserror::Error;
 
 use crate::{
@@ -140,6 +140,7 @@ struct Load {
 
 struct Unreadable {
     is_latest: bool,
+    cursor: Option<Timestamp>,
     runs: Vec<RunId>,
     source: Rejected,
 }
@@ -155,7 +156,8 @@ impl Load {
                 self.snapshot.workflows.push(WorkflowRow { version, is_latest, workflow, source, cursor });
             }
             Err(source) => {
-                self.unreadable.insert((name, version), Unreadable { is_latest, runs: Vec::new(), source });
+                let unreadable = Unreadable { is_latest, cursor, runs: Vec::new(), source };
+                self.unreadable.insert((name, version), unreadable);
             }
         }
         Ok(())
@@ -241,7 +243,12 @@ impl Load {
     fn finish(mut self) -> Loaded {
         let quarantined = self.quarantined;
         self.snapshot.runs.retain(|run| !quarantined.contains(&run.created.run));
-        for ((workflow, version), Unreadable { is_latest, runs, source }) in self.unreadable {
+        self.snapshot.quarantined = quarantined.into_iter().collect();
+        for ((workflow, version), Unreadable { is_latest, cursor, runs, source }) in self.unreadable {
+            if is_latest {
+                let workflow = workflow.clone();
+                self.snapshot.unreadable.push(UnreadableRow { workflow, version, cursor });
+            }
             self.problems.push(LoadProblem::Definition { workflow, version, is_latest, runs, source });
         }
         Loaded { snapshot: self.snapshot, problems: self.problems }
@@ -283,23 +290,32 @@ fn live_row(places: &mut Places, fields: &mut Fields<'_>) -> Result<(InstanceInd
     let (index, number) = (fields.number()?, fields.number()?);
     let state = AttemptState::from_code(fields.number()?)?;
     let assigned_at = Timestamp::from_micros(fields.number()?);
-    let (executor, spool) = places.find(fields.rest())?;
-    Ok((index, number, LiveRow { executor, spool, state, assigned_at }))
+    let Place { executor, spool, machine } = places.find(fields.rest())?;
+    Ok((index, number, LiveRow { executor, spool, machine, state, assigned_at }))
 }
 
-/// Executors and their spools, read once: a hundred thousand attempts share a few.
+/// Executors with their spools and machines, read once: a hundred thousand attempts share a few.
 #[derive(Default)]
-struct Places(HashMap<String, (ExecutorName, SpoolId)>);
+struct Places(HashMap<String, Place>);
+
+#[derive(Clone)]
+struct Place {
+    executor: ExecutorName,
+    spool: SpoolId,
+    machine: Option<Arc<str>>,
+}
 
 impl Places {
-    fn find(&mut self, text: &str) -> Result<(ExecutorName, SpoolId), RowError> {
+    fn find(&mut self, text: &str) -> Result<Place, RowError> {
         if let Some(known) = self.0.get(text) {
             return Ok(known.clone());
         }
         let mut fields = Fields::new(text);
         let executor: ExecutorName = fields.next()?.parse()?;
-        let place = (executor, SpoolId(fields.number()?));
+        let spool = SpoolId(fields.number()?);
+        let machine = Some(fields.next()?).filter(|machine| !machine.is_empty()).map(Into::into);
         fields.end()?;
+        let place = Place { executor, spool, machine };
         self.0.insert(text.to_owned(), place.clone());
         Ok(place)
     }

@@ -58,6 +58,7 @@ macro_rules! suite {
                 snapshot::a_definition_that_cannot_be_read_quarantines_its_runs,
                 snapshot::a_row_that_cannot_be_read_quarantines_its_run,
                 snapshot::a_schema_of_a_newer_program_is_refused,
+                snapshot::live_attempts_of_an_older_schema_are_loaded_without_their_machine,
             );
 
             #[test]

@@ -1,7 +1,10 @@
 //! What people's tools call.
 
-use millrace_common::limits::PARAMS_BYTES_MAX;
-use millrace_proto::v1::{self, AttemptState};
+use millrace_common::limits::{DOCUMENT_BYTES_MAX, IDEMPOTENCY_KEY_CHARS_MAX, PARAMS_BYTES_MAX};
+use millrace_proto::{
+    MESSAGE_BYTES_MAX,
+    v1::{self, AttemptState},
+};
 use tonic::{Code, Status};
 
 use crate::support::{Control, Master, ONE, TWO, ended, hello, nobody, refused};
@@ -61,7 +64,7 @@ async fn the_same_key_gives_the_same_run_and_a_bad_key_none() {
     let master = Master::start(folder.path()).await;
     master.apply(ONE).await;
     let mut control = master.control().await;
-    let longest = "k".repeat(191);
+    let longest = "k".repeat(IDEMPOTENCY_KEY_CHARS_MAX);
     let first = started(&mut control, start("", &longest)).await.unwrap();
     assert!(!first.existed);
     let again = started(&mut control, start("", &longest)).await.unwrap();
@@ -163,6 +166,28 @@ async fn a_definition_with_many_problems_is_refused_with_as_many_as_fit() {
     assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
     assert!(status.message().starts_with("3:"), "{}", status.message());
     assert!(status.message().ends_with("(there is more, which is left out)"));
+}
+
+#[tokio::test]
+async fn a_definition_that_is_too_large_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let master = Master::start(folder.path()).await;
+    let mut control = master.control().await;
+    let most = DOCUMENT_BYTES_MAX;
+    for (bytes, code, text) in [
+        (most + 1, Code::InvalidArgument, "the document has 4194305 bytes, at most 4194304 are read"),
+        // What is larger than a message does not even reach the reader.
+        (MESSAGE_BYTES_MAX + 1, Code::OutOfRange, "length too large"),
+    ] {
+        let source = format!("# {}", "x".repeat(bytes - 2));
+        let status =
+            refused(control.apply_workflow(v1::ApplyWorkflowRequest { source, dry_run: true }).await);
+        assert_eq!(status.code(), code, "{status:?}");
+        assert!(status.message().contains(text), "{status:?}");
+    }
+    let source = format!("{ONE}# {}", "x".repeat(most - ONE.len() - 2));
+    let applied = control.apply_workflow(v1::ApplyWorkflowRequest { source, dry_run: false }).await;
+    assert_eq!(applied.unwrap().into_inner().version, 1);
 }
 
 #[tokio::test]

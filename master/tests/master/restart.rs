@@ -1,10 +1,14 @@
 //! Another life in the same folder.
 
+use std::path::Path;
+
+use millrace_common::{definition, id::RunId, interval::DataInterval, time::Timestamp};
+use millrace_core::{Change, RunCreated, Trigger};
 use millrace_master::{TermLost, exit_code};
 use millrace_proto::v1::{self, AttemptState};
 use millrace_store::{Store, StoreConfig};
 
-use crate::support::{Master, ONE, TWO, config, data_dir, ended, held, hello, until};
+use crate::support::{Master, ONE, TWO, config, data_dir, ended, held, hello, refused, until};
 
 #[tokio::test]
 async fn a_run_goes_on_after_a_restart_with_the_attempt_that_still_runs() {
@@ -66,6 +70,65 @@ async fn a_key_gives_the_same_run_after_a_restart() {
     let master = Master::start(folder.path()).await;
     let second = master.control().await.start_run(request()).await.unwrap().into_inner();
     assert_eq!((second.run, second.existed), (first.run, true));
+}
+
+/// Puts a second version of workflow `one` in force that only another build can read, and a run of it.
+async fn supersede(folder: &Path) -> RunId {
+    let store = Store::open(&StoreConfig::sqlite(&data_dir(folder).join("millrace.db"))).await.unwrap();
+    let term = store.stored_term().await.unwrap().next();
+    let mut writer = store.claim(term, "another build").await.unwrap();
+    let at = Timestamp::from_micros(1_790_000_000_000_000);
+    let run = RunId::new(at, 7);
+    let workflow = definition::parse(ONE).unwrap();
+    let created = RunCreated {
+        run,
+        workflow: workflow.name.clone(),
+        version: 2,
+        trigger: Trigger::Manual,
+        interval: DataInterval::at(at),
+        params: "{}".into(),
+        idempotency_key: None,
+        at,
+    };
+    let source = "a_key_of_the_future: 1".into();
+    let applied = Change::WorkflowApplied { version: 2, workflow: workflow.into(), source, at };
+    writer.commit_changes(&[applied, Change::RunCreated(Box::new(created))]).await.unwrap();
+    run
+}
+
+#[tokio::test]
+async fn a_definition_that_this_build_cannot_read_is_told_and_can_be_replaced() {
+    const PROBLEM: &str = "version 2 of its definition cannot be read by this master (1:1: ";
+    let folder = tempfile::tempdir().unwrap();
+    let master = Master::start(folder.path()).await;
+    master.apply(ONE).await;
+    master.stop().await.0.unwrap();
+    let run = supersede(folder.path()).await.to_string();
+    let master = Master::start(folder.path()).await;
+    let mut control = master.control().await;
+
+    let listed = control.list_workflows(v1::ListWorkflowsRequest::default()).await.unwrap().into_inner();
+    let request = v1::GetWorkflowRequest { name: "one".to_owned(), version: 0 };
+    let shown = control.get_workflow(request).await.unwrap().into_inner().summary.unwrap();
+    for problem in [&listed.workflows[0].problem, &shown.problem] {
+        assert!(problem.starts_with(PROBLEM) && problem.contains("apply the definition again"), "{problem}");
+    }
+    let start = || v1::StartRunRequest { workflow: "one".to_owned(), ..Default::default() };
+    let status = refused(control.start_run(start()).await);
+    assert_eq!(status.code(), tonic::Code::FailedPrecondition, "{status:?}");
+    assert!(status.message().contains("apply the definition again"), "{status:?}");
+    let explain = v1::ExplainRunRequest { run: run.clone(), task: String::new() };
+    let reason = control.explain_run(explain).await.unwrap().into_inner().reason;
+    assert!(reason.starts_with(&format!("run {run} is taken out of scheduling: {PROBLEM}")), "{reason}");
+    let status = refused(control.cancel_run(v1::RunRequest { run }).await);
+    assert!(status.message().contains(PROBLEM), "{status:?}");
+
+    let request = v1::ApplyWorkflowRequest { source: ONE.to_owned(), dry_run: false };
+    let applied = control.apply_workflow(request).await.unwrap().into_inner();
+    assert_eq!((applied.version, applied.is_new, applied.changed), (3, false, true));
+    control.start_run(start()).await.unwrap();
+    let listed = control.list_workflows(v1::ListWorkflowsRequest::default()).await.unwrap().into_inner();
+    assert_eq!((listed.workflows[0].version, listed.workflows[0].problem.as_str()), (3, ""));
 }
 
 #[tokio::test]

@@ -40,7 +40,7 @@ async fn an_attempt_is_started_reported_and_acknowledged() {
 async fn a_wrong_greeting_is_refused_with_what_is_wrong() {
     let folder = tempfile::tempdir().unwrap();
     let master = Master::start(folder.path()).await;
-    let beat = Body::Heartbeat(v1::Heartbeat { number: 1, held: Vec::new() });
+    let beat = Body::Heartbeat(v1::Heartbeat { number: 1, ..v1::Heartbeat::default() });
     let rows = [
         (beat, Code::InvalidArgument, "the first message of a session is Hello"),
         (
@@ -82,7 +82,11 @@ async fn a_message_that_breaks_the_protocol_ends_the_session_and_nothing_else() 
     let rows = [
         (Body::Hello(hello("e1")), Code::InvalidArgument, "a second Hello"),
         (
-            Body::Heartbeat(v1::Heartbeat { number: 1, held: vec![v1::Held::default()] }),
+            Body::Heartbeat(v1::Heartbeat {
+                number: 1,
+                held: vec![v1::Held::default()],
+                is_space_low: false,
+            }),
             Code::InvalidArgument,
             "field attempt is missing",
         ),
@@ -91,7 +95,11 @@ async fn a_message_that_breaks_the_protocol_ends_the_session_and_nothing_else() 
             Code::InvalidArgument,
             "field attempt is missing",
         ),
-        (Body::Heartbeat(v1::Heartbeat { number: 1, held: large }), Code::OutOfRange, "length too large"),
+        (
+            Body::Heartbeat(v1::Heartbeat { number: 1, held: large, is_space_low: false }),
+            Code::OutOfRange,
+            "length too large",
+        ),
     ];
     for (message, code, text) in rows {
         let mut executor = master.executor("e1").await;

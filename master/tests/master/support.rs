@@ -274,7 +274,8 @@ impl Executor {
     }
 
     pub(crate) async fn beat(&mut self, number: u64, held: Vec<v1::Held>) {
-        self.say(executor_message::Body::Heartbeat(v1::Heartbeat { number, held })).await;
+        self.say(executor_message::Body::Heartbeat(v1::Heartbeat { number, held, is_space_low: false }))
+            .await;
         loop {
             if let leader_message::Body::HeartbeatAnswer(answer) = self.next().await.unwrap() {
                 assert_eq!(answer.number, number);
@@ -292,7 +293,7 @@ impl Executor {
             end: None,
         });
         let held: Vec<_> = held.into_iter().chain(unknown).collect();
-        let beat = executor_message::Body::Heartbeat(v1::Heartbeat { number: 1, held });
+        let beat = executor_message::Body::Heartbeat(v1::Heartbeat { number: 1, held, is_space_low: false });
         within("the session to end", async {
             while self.sender.send(v1::ExecutorMessage { body: Some(beat.clone()) }).await.is_ok() {}
         })

@@ -38,8 +38,10 @@ fn leader() -> Harness {
         labels: BTreeMap::new(),
         kinds: vec!["shell".to_owned()],
         spool: SpoolId("00000000-0000-7000-8000-000000000001".parse().unwrap()),
+        machine: Some("machine".into()),
         boot: "boot".into(),
         is_clean: true,
+        is_space_low: false,
         version: "test".into(),
         held: Vec::new(),
     };

@@ -33,8 +33,10 @@ fn hello(held: Vec<Held>) -> Box<Hello> {
         labels: BTreeMap::new(),
         kinds: vec!["shell".to_owned()],
         spool: SpoolId("00000000-0000-7000-8000-000000000001".parse().unwrap()),
+        machine: Some("machine".into()),
         boot: "boot".into(),
         is_clean: false,
+        is_space_low: false,
         version: "test".into(),
         held,
     })
@@ -142,9 +144,19 @@ fn executors_keep_what_they_run_of_a_run_that_is_left_out() {
     let held = vec![Held { attempt, report: Report::Accepted }];
     let inputs = [
         Input::ExecutorConnected(session, hello(held)),
-        Input::HeartbeatReceived { session, number: 1, held: vec![(attempt, AttemptState::Accepted)] },
+        Input::HeartbeatReceived {
+            session,
+            number: 1,
+            held: vec![(attempt, AttemptState::Accepted)],
+            is_space_low: false,
+        },
         Input::AttemptReported { session, attempt, report: Report::Accepted },
-        Input::HeartbeatReceived { session, number: 2, held: vec![(attempt, AttemptState::Succeeded)] },
+        Input::HeartbeatReceived {
+            session,
+            number: 2,
+            held: vec![(attempt, AttemptState::Succeeded)],
+            is_space_low: false,
+        },
     ];
     for input in inputs {
         scheduler.handle(harness.now, input);

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use millrace_common::{
-    id::{AttemptId, ExecutorName, InstanceId, RunId, SpoolId, WorkflowName},
+    id::{AttemptId, InstanceId, RunId, WorkflowName},
     state::{AttemptState, RunState, TaskState},
     time::{Timestamp, Uptime},
 };
@@ -21,14 +21,14 @@ impl State {
             Change::WorkflowApplied { version, workflow, .. } => {
                 let entry = self.catalog.entry(workflow.name.clone()).or_insert_with(|| Entry {
                     version: 0,
-                    workflow: Arc::clone(workflow),
+                    workflow: None,
                     cursor: None,
                     active: 0,
                     queued: std::collections::BTreeSet::new(),
                 });
                 assert!(*version > entry.version, "versions of a workflow grow");
                 entry.version = *version;
-                entry.workflow = Arc::clone(workflow);
+                entry.workflow = Some(Arc::clone(workflow));
             }
             Change::CursorMoved { workflow, cursor, .. } => self.apply_cursor(workflow, *cursor),
             Change::RunCreated(created) => self.apply_run_created(created),
@@ -42,8 +42,16 @@ impl State {
                     moved.values.clone_from(values);
                 }
             }
-            Change::AttemptAssigned { attempt, executor, spool, at } => {
-                self.apply_attempt_assigned(*attempt, executor, *spool, *at);
+            Change::AttemptAssigned { attempt, executor, spool, machine, at } => {
+                let live = LiveAttempt {
+                    number: attempt.number,
+                    state: AttemptState::Assigned,
+                    executor: executor.clone(),
+                    spool: *spool,
+                    machine: machine.clone(),
+                    assigned_at: *at,
+                };
+                self.apply_attempt_assigned(*attempt, live);
             }
             Change::AttemptMoved { attempt, from, to, .. } => {
                 let live = self.live_mut(*attempt);
@@ -63,11 +71,12 @@ impl State {
         entry.cursor = Some(cursor);
     }
 
+    #[expect(clippy::expect_used, reason = "a change names what exists: the core made it from its own state")]
     fn apply_run_created(&mut self, created: &RunCreated) {
         let entry = self.entry_mut(&created.workflow);
         entry.queued.insert(created.run);
-        let workflow = Arc::clone(&entry.workflow);
         assert!(entry.version == created.version, "a run is created of the version in force");
+        let workflow = entry.workflow.clone().expect("a run is created of a version that can be read");
         self.insert_run(Run::new(created.clone(), workflow));
     }
 
@@ -141,24 +150,11 @@ impl State {
         }
     }
 
-    fn apply_attempt_assigned(
-        &mut self,
-        attempt: AttemptId,
-        executor: &ExecutorName,
-        spool: SpoolId,
-        at: Timestamp,
-    ) {
+    fn apply_attempt_assigned(&mut self, attempt: AttemptId, live: LiveAttempt) {
         let instance = self.instance_mut(attempt.instance);
         assert!(instance.live.is_none(), "a task instance has at most one live attempt");
         assert!(instance.attempts + 1 == attempt.number, "attempt numbers have no gap");
         instance.attempts = attempt.number;
-        let live = LiveAttempt {
-            number: attempt.number,
-            state: AttemptState::Assigned,
-            executor: executor.clone(),
-            spool,
-            assigned_at: at,
-        };
         self.insert_live(attempt, live, Uptime::default());
     }
 
@@ -187,8 +183,11 @@ impl State {
                 instance.failures = instance.failures.saturating_add(1)
             }
             AttemptState::Lost => instance.losses = instance.losses.saturating_add(1),
-            AttemptState::Rejected => instance.rejections = instance.rejections.saturating_add(1),
-            AttemptState::Succeeded
+            AttemptState::Rejected if end.counts_as_rejection() => {
+                instance.rejections = instance.rejections.saturating_add(1);
+            }
+            AttemptState::Rejected
+            | AttemptState::Succeeded
             | AttemptState::Killed
             | AttemptState::Assigned
             | AttemptState::Accepted

@@ -18,8 +18,12 @@ pub(crate) struct Executor {
     pub(crate) session: Option<SessionId>,
     /// Whether it said that it takes no more starts.
     pub(crate) is_draining: bool,
+    /// Whether it would refuse starts for want of disk space, as it said last.
+    pub(crate) is_space_low: bool,
     /// Its spool, as it said when it was last connected.
     pub(crate) spool: Option<SpoolId>,
+    /// Its machine, as it said when it was last connected; absent where it does not know it.
+    pub(crate) machine: Option<Arc<str>>,
     pub(crate) slots: u32,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) kinds: Vec<String>,
@@ -39,8 +43,8 @@ pub(crate) struct Executor {
 pub(crate) struct Heard {
     /// The last moment at which this leader can have extended the lease of what it holds.
     pub(crate) at: Uptime,
-    /// Boots of its machine in which it spoke.
-    pub(crate) boots: BTreeSet<Arc<str>>,
+    /// Boots in which it spoke, and of which machine each was.
+    pub(crate) boots: BTreeSet<(Option<Arc<str>>, Arc<str>)>,
 }
 
 /// A live attempt that a greeting did not name, and what it is ended by if the greeting was the newest one.
@@ -57,7 +61,9 @@ impl Executor {
         Self {
             session: None,
             is_draining: false,
+            is_space_low: false,
             spool: None,
+            machine: None,
             slots: 0,
             labels: BTreeMap::new(),
             kinds: Vec::new(),
@@ -69,7 +75,7 @@ impl Executor {
         }
     }
 
-    /// Tells whether attempts may be placed there.
+    /// Tells whether attempts may be placed there, disk space apart.
     pub(crate) const fn takes_starts(&self) -> bool {
         self.is_connected() && !self.is_draining
     }
@@ -95,9 +101,15 @@ impl Executor {
         spool.and_then(|spool| self.heard.get(&spool)).map_or(self.heard_before, |heard| heard.at)
     }
 
-    /// Tells whether its machine has booted since `spool` last spoke; not where that is not known.
+    /// Tells whether `machine` is the only one on which `spool` spoke in this term, as far as it did.
+    pub(crate) fn was_nowhere_else(&self, spool: SpoolId, machine: &Arc<str>) -> bool {
+        let is_there = |(on, _): &(Option<Arc<str>>, Arc<str>)| on.as_ref() == Some(machine);
+        self.heard.get(&spool).is_none_or(|heard| heard.boots.iter().all(is_there))
+    }
+
+    /// Tells whether the machine of `spool` has booted since that last spoke; not where that is not known.
     pub(crate) fn has_booted_since(&self, spool: SpoolId, boot: &Arc<str>) -> bool {
-        self.heard.get(&spool).is_some_and(|heard| !heard.boots.contains(boot))
+        self.heard.get(&spool).is_some_and(|heard| heard.boots.iter().all(|(_, known)| known != boot))
     }
 
     pub(crate) fn used(&self) -> u32 {

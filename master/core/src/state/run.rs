@@ -6,7 +6,7 @@ use millrace_common::{
     id::{ExecutorName, InstanceId, InstanceIndex, SpoolId},
     state::{AttemptState, RunState, TaskState},
     time::Timestamp,
-    workflow::{Task, Workflow},
+    workflow::{SuccessRule, Task, Workflow},
 };
 
 use crate::{batch::RunCreated, trigger::Counts};
@@ -48,6 +48,8 @@ pub(crate) struct LiveAttempt {
     pub(crate) state: AttemptState,
     pub(crate) executor: ExecutorName,
     pub(crate) spool: SpoolId,
+    /// The machine on which that spool was when the attempt was assigned, where the executor knew it.
+    pub(crate) machine: Option<Arc<str>>,
     pub(crate) assigned_at: Timestamp,
 }
 
@@ -95,11 +97,14 @@ impl Run {
         InstanceId { run: self.created.run, index }
     }
 
-    /// Returns the final state that its instances call for: failed where a leaf failed.
+    /// Returns the final state that its instances call for: failed where one that counts failed.
     pub(crate) fn verdict(&self) -> RunState {
+        let counts = |index| match self.workflow.success {
+            SuccessRule::Leaves => self.workflow.graph.downstream(index).is_empty(),
+            SuccessRule::All => true,
+        };
         let is_failed = (0..).zip(&self.instances).any(|(index, instance)| {
-            self.workflow.graph.downstream(index).is_empty()
-                && matches!(instance.state, TaskState::Failed | TaskState::UpstreamFailed)
+            counts(index) && matches!(instance.state, TaskState::Failed | TaskState::UpstreamFailed)
         });
         if is_failed { RunState::Failed } else { RunState::Success }
     }

@@ -39,6 +39,8 @@ pub enum Mutation {
     LateResultCounts,
     /// Any new spool proves that nothing of the old one is alive.
     NewSpoolProves,
+    /// A new spool speaks for whatever machine had the name of its executor before.
+    MachineIgnored,
     /// A greeting proves what it does not name, though a later one may have overtaken it.
     GreetingProves,
     /// An executor speaks for attempts that were assigned to another spool of its name.
@@ -57,7 +59,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// Every one of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::StartsBeforeCommit,
         Self::AcksBeforeCommit,
         Self::AnswersBeforeCommit,
@@ -69,6 +71,7 @@ impl Mutation {
         Self::TakeoverLoses,
         Self::LateResultCounts,
         Self::NewSpoolProves,
+        Self::MachineIgnored,
         Self::GreetingProves,
         Self::SpoolIgnored,
         Self::CursorApart,

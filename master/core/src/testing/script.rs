@@ -11,11 +11,14 @@
 //! x1 accepts r1/a#1              x1 reports about attempt 1 of task a
 //! x1 starts r1/a#1
 //! x1 kills r1/a#1                it is being ended, on the executor's own account or not
-//! x1 ends r1/a#1 succeeded [skipped] [values {"rows":3}] | failed [permanent] | timed_out | killed | lost | rejected
-//! x1 beats 1 [holding r1/a#1 running]...       a heartbeat; tells what the script made x1 hold unless it says otherwise
+//! x1 ends r1/a#1 succeeded [skipped] [values {"rows":3}] | failed [permanent] | timed_out | killed | lost
+//! x1 ends r1/a#1 rejected [permanent | short | draining]
+//! x1 beats 1 [short] [holding r1/a#1 running]...
+//!                                a heartbeat; tells what the script made x1 hold unless it says otherwise
 //! x1 drains                      takes no more starts
 //! x1 leaves                      the session ends
-//! x1 returns [clean] [new] [booted] [holding r1/a#1 running]...
+//! x1 returns [clean] [new] [booted] [moved | home | nameless] [short] [holding r1/a#1 running]...
+//!                                with a clean or new spool; after a boot; on another, its first, or an unknown machine; short of space
 //! stale x1 ...                   the same over x1's session before the present one
 //! cancel|pause|resume|retry r1
 //! explain r1 [a]
@@ -23,6 +26,7 @@
 //! count
 //! advance 30s
 //! clock forward 1h               the wall clock is set, boot time goes on
+//! unreadable w 2                 whoever leads from the next fail-over on cannot read version 2 of w
 //! fail over
 //! ```
 
@@ -145,6 +149,7 @@ impl Stage {
                 self.ask_run(run, |run| Request::ExplainRun { run, task })
             }
             ["retry", run] => self.retry(run),
+            ["unreadable", workflow, version] => self.make_unreadable(workflow, version),
             ["executors"] => self.ask(Request::ListExecutors),
             ["count"] => self.ask(Request::CountWork),
             ["advance", by] => {
@@ -230,6 +235,13 @@ impl Stage {
         let workflow = self.names.workflow(run).ok_or("no definition of that run")?;
         let ended = EndedRun { created: row.created.clone(), workflow, state: row.state, tasks };
         self.ask(Request::RetryRun(Box::new(ended)))
+    }
+
+    fn make_unreadable(&mut self, workflow: &str, version: &str) -> Outcome {
+        let workflow = workflow.parse().map_err(|error| format!("{error}"))?;
+        let version = version.parse().map_err(|_| "versions have numbers")?;
+        self.harness.store.unreadable.insert((workflow, version));
+        Ok(())
     }
 
     fn fail_over(&mut self) -> Outcome {

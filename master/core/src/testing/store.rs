@@ -1,17 +1,21 @@
 //! A store in memory with the contract of the real one: facts are guarded, the indexes hold, effects come out after.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use millrace_common::{
     id::{AttemptId, InstanceIndex, RunId, WorkflowName},
     state::{AttemptState, RunState, TaskState},
     term::Term,
     time::Timestamp,
+    workflow::Workflow,
 };
 
 use crate::{
     batch::{AttemptEnd, Batch, Change, Effect, RunCreated, Trigger},
-    snapshot::{LiveRow, RunRow, Snapshot, TaskRow, WorkflowRow},
+    snapshot::{LiveRow, RunRow, Snapshot, TaskRow, UnreadableRow, WorkflowRow},
 };
 
 /// An attempt as it stands in the store.
@@ -30,6 +34,8 @@ pub struct MemoryStore {
     pub term: Term,
     /// All versions of all workflows.
     pub workflows: Vec<WorkflowRow>,
+    /// Versions that whoever loads is not to be able to read.
+    pub unreadable: BTreeSet<(WorkflowName, u32)>,
     /// All runs.
     pub runs: BTreeMap<RunId, RunRow>,
     /// All attempts.
@@ -84,26 +90,33 @@ impl MemoryStore {
             runs.iter().map(|run| (run.created.workflow.clone(), run.created.version)).collect();
         let is_needed =
             |row: &&WorkflowRow| row.is_latest || pinned.contains(&(row.workflow.name.clone(), row.version));
-        Snapshot { workflows: self.workflows.iter().filter(is_needed).cloned().collect(), runs }
+        let is_unreadable =
+            |row: &WorkflowRow| self.unreadable.contains(&(row.workflow.name.clone(), row.version));
+        let (unreadable, workflows): (Vec<WorkflowRow>, _) =
+            self.workflows.iter().filter(is_needed).cloned().partition(is_unreadable);
+        let of_unreadable =
+            |run: &RunRow| self.unreadable.contains(&(run.created.workflow.clone(), run.created.version));
+        let (quarantined, runs): (Vec<RunRow>, _) = runs.into_iter().partition(of_unreadable);
+        Snapshot {
+            workflows,
+            unreadable: unreadable
+                .into_iter()
+                .filter(|row| row.is_latest)
+                .map(|row| UnreadableRow {
+                    workflow: row.workflow.name.clone(),
+                    version: row.version,
+                    cursor: row.cursor,
+                })
+                .collect(),
+            runs,
+            quarantined: quarantined.into_iter().map(|run| run.created.run).collect(),
+        }
     }
 
     fn write(&mut self, change: &Change) -> Result<(), String> {
         match change {
             Change::WorkflowApplied { version, workflow, source, .. } => {
-                let cursor = self.workflows.iter().rev().find(|row| row.workflow.name == workflow.name);
-                let cursor = cursor.and_then(|row| row.cursor);
-                for row in self.workflows.iter_mut().filter(|row| row.workflow.name == workflow.name) {
-                    row.is_latest = false;
-                }
-                let (workflow, source) = (workflow.clone(), source.clone());
-                self.workflows.push(WorkflowRow {
-                    version: *version,
-                    is_latest: true,
-                    workflow,
-                    source,
-                    cursor,
-                });
-                Ok(())
+                self.write_workflow(*version, workflow, source)
             }
             Change::CursorMoved { workflow, cursor, .. } => {
                 for row in
@@ -137,10 +150,11 @@ impl MemoryStore {
                 }
                 Ok(())
             }
-            Change::AttemptAssigned { attempt, executor, spool, at } => {
+            Change::AttemptAssigned { attempt, executor, spool, machine, at } => {
                 let live = LiveRow {
                     executor: executor.clone(),
                     spool: *spool,
+                    machine: machine.clone(),
                     state: AttemptState::Assigned,
                     assigned_at: *at,
                 };
@@ -155,6 +169,26 @@ impl MemoryStore {
             Change::AttemptMoved { attempt, from, to, .. } => self.write_attempt_moved(*attempt, *from, *to),
             Change::AttemptEnded { attempt, from, end, .. } => self.write_attempt_ended(*attempt, *from, end),
         }
+    }
+
+    fn write_workflow(
+        &mut self,
+        version: u32,
+        workflow: &Arc<Workflow>,
+        source: &Arc<str>,
+    ) -> Result<(), String> {
+        let cursor = self.workflows.iter().rev().find(|row| row.workflow.name == workflow.name);
+        let cursor = cursor.and_then(|row| row.cursor);
+        let is_there = |row: &WorkflowRow| row.workflow.name == workflow.name && row.version >= version;
+        guard(!self.workflows.iter().any(is_there), || {
+            format!("version {version} of workflow {} or a later one exists", workflow.name)
+        })?;
+        for row in self.workflows.iter_mut().filter(|row| row.workflow.name == workflow.name) {
+            row.is_latest = false;
+        }
+        let (workflow, source) = (workflow.clone(), source.clone());
+        self.workflows.push(WorkflowRow { version, is_latest: true, workflow, source, cursor });
+        Ok(())
     }
 
     fn write_run(&mut self, created: &RunCreated) -> Result<(), String> {
@@ -206,8 +240,9 @@ impl MemoryStore {
         match end.state {
             AttemptState::Failed | AttemptState::TimedOut => row.failures += 1,
             AttemptState::Lost => row.losses += 1,
-            AttemptState::Rejected => row.rejections += 1,
-            AttemptState::Succeeded
+            AttemptState::Rejected if end.counts_as_rejection() => row.rejections += 1,
+            AttemptState::Rejected
+            | AttemptState::Succeeded
             | AttemptState::Killed
             | AttemptState::Assigned
             | AttemptState::Accepted

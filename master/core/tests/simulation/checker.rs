@@ -37,6 +37,7 @@ pub(crate) struct Run {
 struct Attempt {
     executor: ExecutorName,
     spool: SpoolId,
+    machine: Option<Arc<str>>,
     end: Option<AttemptEnd>,
 }
 
@@ -115,8 +116,9 @@ impl Checker {
                 _ => self.fail(format!("I9: run {run} is to end again")),
             },
             Change::TaskMoved { instance, from, to, .. } => self.on_task_moved(*instance, *from, *to),
-            Change::AttemptAssigned { attempt, executor, spool, .. } => {
-                self.on_assigned(*attempt, executor, *spool)
+            Change::AttemptAssigned { attempt, executor, spool, machine, .. } => {
+                let (executor, machine) = (executor.clone(), machine.clone());
+                self.on_assigned(*attempt, Attempt { executor, spool: *spool, machine, end: None });
             }
             Change::AttemptMoved { attempt, .. } => {
                 let is_live = self.attempts.get(attempt).is_some_and(|attempt| attempt.end.is_none());
@@ -211,7 +213,7 @@ impl Checker {
         });
     }
 
-    fn on_assigned(&mut self, id: AttemptId, executor: &ExecutorName, spool: SpoolId) {
+    fn on_assigned(&mut self, id: AttemptId, assigned: Attempt) {
         let earlier: Vec<_> =
             self.attempts.range(id.instance.attempt(0)..id.instance.attempt(u32::MAX)).collect();
         let is_next = earlier.len() + 1 == id.number as usize;
@@ -226,8 +228,9 @@ impl Checker {
                 && run.tasks[id.instance.index as usize] == TaskState::Ready
         });
         self.ensure(may_start, || format!("I11: {id} is assigned and its task is not ready"));
-        self.attempts.insert(id, Attempt { executor: executor.clone(), spool, end: None });
-        self.check_limits(executor);
+        let executor = assigned.executor.clone();
+        self.attempts.insert(id, assigned);
+        self.check_limits(&executor);
     }
 
     fn check_limits(&mut self, executor: &ExecutorName) {
@@ -345,15 +348,16 @@ impl Checker {
 
     // The end.
 
-    /// Tells whether an executor that has another spool now has a live attempt that no passing of time ends.
-    pub(crate) fn needs_proof(&self, executor: &ExecutorName, spool: SpoolId) -> bool {
-        self.attempts.iter().any(|(id, attempt)| {
+    /// Returns the machine of a live attempt that no passing of time ends and whose executor has another spool now.
+    pub(crate) fn needs_proof(&self, executor: &ExecutorName, spool: SpoolId) -> Option<Arc<str>> {
+        self.attempts.iter().find_map(|(id, attempt)| {
             let is_there = attempt.end.is_none() && attempt.executor == *executor && attempt.spool != spool;
             let task = self
                 .runs
                 .get(&id.instance.run)
                 .and_then(|run| run.workflow.tasks.get(id.instance.index as usize));
-            is_there && task.is_some_and(|task| task.on_lost == OnLost::Confirm)
+            let is_asked = is_there && task.is_some_and(|task| task.on_lost == OnLost::Confirm);
+            attempt.machine.clone().filter(|_| is_asked)
         })
     }
 

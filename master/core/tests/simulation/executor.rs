@@ -4,7 +4,10 @@
 //! What the program records reaches the disk a little later; everything it does in consequence waits for that. A crash
 //! keeps a part of what was not there yet. The processes themselves belong to the machine, see `machine.rs`.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use millrace_common::{
     id::{AttemptId, ExecutorName, SpoolId},
@@ -12,7 +15,7 @@ use millrace_common::{
     term::Term,
     time::Timestamp,
 };
-use millrace_core::{AttemptEnd, Held, Hello, Message, Proof, Report, Start, Verdict};
+use millrace_core::{AttemptEnd, Held, Hello, Message, Proof, RejectReason, Report, Start, Verdict};
 
 use crate::{
     network::{ConnectionId, ToLeader},
@@ -134,6 +137,8 @@ pub(crate) struct Program {
 pub(crate) struct Executor {
     pub(crate) name: ExecutorName,
     pub(crate) slots: u32,
+    /// The machine that has its name now.
+    pub(crate) machine: Arc<str>,
     pub(crate) boot: u32,
     pub(crate) disk: Disk,
     pub(crate) program: Option<Program>,
@@ -156,6 +161,7 @@ fn ended(state: AttemptState, reason: &str, at: Timestamp) -> AttemptEnd {
         started_at: None,
         ended_at: at,
         log_bytes: 0,
+        reject_reason: RejectReason::Other,
         proof: if state == AttemptState::Rejected { Proof::Refused } else { Proof::Reported },
     }
 }
@@ -253,8 +259,10 @@ impl Executor {
             labels: BTreeMap::new(),
             kinds: vec!["shell".to_owned()],
             spool: self.disk.spool,
+            machine: Some(Arc::clone(&self.machine)),
             boot: format!("boot-{}", self.boot).into(),
             is_clean: self.disk.is_clean,
+            is_space_low: false,
             version: "model".into(),
             held: held.collect(),
         };

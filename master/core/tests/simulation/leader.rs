@@ -272,7 +272,7 @@ impl World {
                 Input::ExecutorConnected(session, hello)
             }
             (ToLeader::Heartbeat { number, held }, Some(session)) => {
-                Input::HeartbeatReceived { session, number, held }
+                Input::HeartbeatReceived { session, number, held, is_space_low: false }
             }
             (ToLeader::Report(attempt, report), Some(session)) => {
                 Input::AttemptReported { session, attempt, report }

@@ -369,9 +369,17 @@ impl World {
 
     pub(crate) fn lose_disk(&mut self, machine: usize) {
         self.crash_program(machine);
-        let is_clean =
-            self.processes.values().all(|process| process.machine != machine || process.exit.is_some());
+        // Another machine gets the name of the executor, and sees nothing of what is alive on the first.
+        let is_replaced = self.random.happens(30);
+        let is_clean = is_replaced
+            || self.processes.values().all(|process| process.machine != machine || process.exit.is_some());
         self.spools += 1;
+        if is_replaced {
+            let executor = &mut self.executors[machine];
+            executor.machine = format!("machine-{machine}-{}", self.spools).into();
+            executor.boot += 1;
+            self.trace(|| format!("x{machine} is another machine now"));
+        }
         self.trace(|| format!("the disk of x{machine} is lost, clean: {is_clean}"));
         self.executors[machine].disk = Disk::new(spool_id(self.spools), is_clean);
         // What is still alive is the more interesting if somebody wants it gone.

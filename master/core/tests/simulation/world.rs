@@ -111,6 +111,7 @@ impl World {
         let executors = (0..).zip(&plan.slots).map(|(number, slots)| Executor {
             name: name(number),
             slots: *slots,
+            machine: format!("machine-{number}").into(),
             boot: 1,
             disk: Disk::new(spool_id(number as u64 + 1), true),
             program: None,
@@ -452,8 +453,11 @@ impl World {
     /// Where only a person can prove that nothing is alive, a person does.
     fn boot_where_asked_for(&mut self) {
         for machine in 0..self.executors.len() {
-            let executor = &self.executors[machine];
-            if !executor.disk.is_clean && self.checker.needs_proof(&executor.name, executor.disk.spool) {
+            let executor = &mut self.executors[machine];
+            let Some(home) = self.checker.needs_proof(&executor.name, executor.disk.spool) else { continue };
+            // The executor's name goes back to where the attempt was.
+            if !executor.disk.is_clean || executor.machine != home {
+                executor.machine = home;
                 self.boot(machine);
             }
         }

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use millrace_common::{
+    definition::Rejected,
     id::{InstanceId, InstanceIndex, RunId, WorkflowName},
     workflow::Workflow,
 };
@@ -26,18 +27,15 @@ impl Control {
         found.map_err(|error| status::of_definition(&error))
     }
 
-    /// Returns a definition for a view of something else, which is shown without it where this build cannot read it.
-    async fn definition_for_view(
+    /// Returns a definition for a view, which is shown without it where this build cannot read it, and then says why.
+    pub(super) async fn definition_for_view(
         &self,
         name: &WorkflowName,
         version: u32,
-    ) -> Result<Option<Arc<Workflow>>, Status> {
+    ) -> Result<Result<Arc<Workflow>, String>, Status> {
         match self.definitions.get(&self.store, name, version).await {
-            Ok(workflow) => Ok(Some(workflow)),
-            Err(error @ DefinitionError::Invalid(..)) => {
-                tracing::debug!(workflow = %name, version, error = %error, "shown without its definition");
-                Ok(None)
-            }
+            Ok(workflow) => Ok(Ok(workflow)),
+            Err(DefinitionError::Invalid(_, _, rejected)) => Ok(Err(unreadable(version, &rejected))),
             Err(error) => Err(status::of_definition(&error)),
         }
     }
@@ -112,7 +110,7 @@ impl Control {
         let created = &detail.created;
         let definition = self.definition_for_view(&created.workflow, created.version).await?;
         let values = self.values_of(&detail).await?;
-        Ok(view::run_detail(&detail, definition.as_deref(), values))
+        Ok(view::run_detail(&detail, definition.as_deref().ok(), values))
     }
 
     /// Returns what the tasks hand on; of a large run nothing, since nobody would read it.
@@ -129,6 +127,12 @@ impl Control {
         }
         Ok(found)
     }
+}
+
+/// Says what is wrong with a version, on one line.
+fn unreadable(version: u32, rejected: &Rejected) -> String {
+    let first = rejected.problems.first().map_or_else(String::new, |problem| format!(" ({problem})"));
+    format!("version {version} of its definition cannot be read by this master{first}")
 }
 
 /// Reads where the page before ended; `None` for the first page.

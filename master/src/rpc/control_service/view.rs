@@ -15,8 +15,11 @@ fn micros(time: Option<Timestamp>) -> Option<i64> {
     time.map(Timestamp::as_micros)
 }
 
-pub(super) fn workflow(row: &WorkflowSummary, definition: Option<&Workflow>) -> v1::WorkflowSummary {
-    let schedule = definition.and_then(|definition| definition.schedule.as_ref());
+/// A definition, or why this build cannot read it.
+type Shown<'a> = Result<&'a Workflow, &'a String>;
+
+pub(super) fn workflow(row: &WorkflowSummary, definition: Shown<'_>) -> v1::WorkflowSummary {
+    let schedule = definition.ok().and_then(|definition| definition.schedule.as_ref());
     let next = schedule.zip(row.cursor).and_then(|(schedule, cursor)| schedule.next_interval(cursor));
     v1::WorkflowSummary {
         name: row.name.to_string(),
@@ -28,7 +31,7 @@ pub(super) fn workflow(row: &WorkflowSummary, definition: Option<&Workflow>) -> 
     }
 }
 
-pub(super) fn version(row: &VersionSource, definition: Option<&Workflow>) -> v1::WorkflowSummary {
+pub(super) fn version(row: &VersionSource, definition: Shown<'_>) -> v1::WorkflowSummary {
     v1::WorkflowSummary {
         name: row.workflow.to_string(),
         version: row.version,
@@ -38,8 +41,16 @@ pub(super) fn version(row: &VersionSource, definition: Option<&Workflow>) -> v1:
 }
 
 /// What only the definition tells.
-fn described(definition: Option<&Workflow>) -> v1::WorkflowSummary {
-    let Some(definition) = definition else { return v1::WorkflowSummary::default() };
+fn described(definition: Shown<'_>) -> v1::WorkflowSummary {
+    let definition = match definition {
+        Ok(definition) => definition,
+        Err(problem) => {
+            let problem = format!(
+                "{problem}, so nothing of it starts: apply the definition again, or start the build that took it"
+            );
+            return v1::WorkflowSummary { problem, ..v1::WorkflowSummary::default() };
+        }
+    };
     v1::WorkflowSummary {
         owner: definition.owner.clone(),
         schedule: definition.schedule.as_ref().map_or_else(String::new, ToString::to_string),
@@ -125,6 +136,7 @@ pub(super) fn run_detail(
                 retry_at: micros(row.and_then(|row| row.retry_at)),
                 values: values.remove(&index).as_deref().unwrap_or_default().to_owned(),
                 attempts: attempts.remove(&index).unwrap_or_default(),
+                description: task.map_or_else(String::new, |task| task.description.clone()),
             }
         })
         .collect();
@@ -180,5 +192,6 @@ fn executor(summary: ExecutorSummary) -> v1::ExecutorView {
         kinds: summary.kinds,
         version: summary.version.to_string(),
         silent_ms: Some(summary.silent_ms),
+        is_space_low: summary.is_space_low,
     }
 }

@@ -5,14 +5,13 @@ use std::sync::Arc;
 use millrace_common::{
     definition,
     id::{RunId, WorkflowName},
-    limits::PARAMS_BYTES_MAX,
+    limits::{IDEMPOTENCY_KEY_CHARS_MAX, PARAMS_BYTES_MAX},
     state::RunState,
     time::Timestamp,
     workflow::Workflow,
 };
 use millrace_core::{Answer, Refusal, Request as Ask, StartRun};
 use millrace_proto::v1;
-use millrace_store::IDEMPOTENCY_KEY_CHARS_MAX;
 use tonic::Status;
 
 use super::{Control, not_answered, run_id, view, workflow_name};
@@ -125,7 +124,7 @@ impl Control {
             Ok(Some(state)) if state.is_final() => {
                 status::not_now(format!("run {run} has ended: it is {state}"))
             }
-            Ok(Some(_)) => status::not_now(quarantined(run)),
+            Ok(Some(_)) => self.quarantined(run).await.map_or_else(|error| error, status::not_now),
             Ok(None) => status::not_found(format!("there is no run {run}")),
             Err(error) => error,
         }
@@ -154,19 +153,28 @@ impl Control {
         let reason = if row.state.is_final() {
             row.reason.as_deref().unwrap_or("the run has ended").to_owned()
         } else {
-            quarantined(run)
+            self.quarantined(run).await?
         };
         Ok(v1::ExplainRunResponse { state: row.state.to_string(), reason, tasks: Vec::new() })
+    }
+
+    /// Says why a live run is taken out of scheduling.
+    async fn quarantined(&self, run: RunId) -> Result<String, Status> {
+        let created = self.run_detail(run).await?.created;
+        let definition = self.definition_for_view(&created.workflow, created.version).await?;
+        let reason = match definition {
+            Ok(_) => "its rows contradict each other; the master's log says how".to_owned(),
+            Err(problem) => {
+                format!("{problem}; it goes on once the build that took the definition is started")
+            }
+        };
+        Ok(format!("run {run} is taken out of scheduling: {reason}"))
     }
 
     async fn state_of(&self, run: RunId) -> Result<Option<RunState>, Status> {
         let row = self.store.run(run).await.map_err(|error| status::of_query(&error))?;
         Ok(row.map(|row| row.state))
     }
-}
-
-fn quarantined(run: RunId) -> String {
-    format!("run {run} is taken out of scheduling: its rows contradict each other; the master's log says why")
 }
 
 fn differences(before: &InForce, workflow: &Workflow) -> Vec<String> {

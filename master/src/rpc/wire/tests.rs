@@ -51,7 +51,7 @@ fn a_greeting_arrives_whole() {
 #[test]
 fn a_greeting_is_refused_by_field() {
     let many = |count: usize| (0..count).map(|number| format!("k{number}"));
-    let rows: [(v1::Hello, &str); 13] = [
+    let rows: [(v1::Hello, &str); 15] = [
         (v1::Hello { executor: "E 1".to_owned(), ..a_hello() }, "executor"),
         (v1::Hello { executor: String::new(), ..a_hello() }, "executor"),
         (v1::Hello { slots: 0, ..a_hello() }, "slots"),
@@ -66,6 +66,8 @@ fn a_greeting_is_refused_by_field() {
             "labels",
         ),
         (v1::Hello { boot_id: "x".repeat(WORD_CHARS_MAX + 1), ..a_hello() }, "boot_id"),
+        (v1::Hello { machine_id: "x".repeat(MACHINE_CHARS_MAX + 1), ..a_hello() }, "machine_id"),
+        (v1::Hello { machine_id: "a;b c".to_owned(), ..a_hello() }, "machine_id"),
         (v1::Hello { version: "\u{1b}[31m".to_owned(), ..a_hello() }, "version"),
         (v1::Hello { held: vec![v1::Held::default()], ..a_hello() }, "attempt"),
     ];
@@ -147,5 +149,27 @@ fn a_refusal_is_another_proof_than_an_end() {
     {
         let (_, report) = report(a_report(v1::report::Body::Ended(an_end(state)))).unwrap();
         assert!(matches!(report, Report::Ended(end) if end.proof == proof), "{state:?}");
+    }
+}
+
+#[test]
+fn what_an_executor_says_of_its_machine_and_its_disk_arrives() {
+    let known =
+        hello(v1::Hello { machine_id: "4c4c-45".to_owned(), is_space_low: true, ..a_hello() }).unwrap();
+    assert_eq!((known.machine.as_deref(), known.is_space_low), (Some("4c4c-45"), true));
+    let unknown = hello(a_hello()).unwrap();
+    assert_eq!((unknown.machine, unknown.is_space_low), (None, false));
+}
+
+#[test]
+fn a_reason_that_only_a_newer_executor_knows_is_none() {
+    for (number, expected) in [
+        (v1::RejectReason::Unspecified.into(), RejectReason::Other),
+        (v1::RejectReason::SpaceLow.into(), RejectReason::SpaceLow),
+        (v1::RejectReason::Draining.into(), RejectReason::Draining),
+        (99, RejectReason::Other),
+    ] {
+        let end = v1::AttemptEnd { reject_reason: number, ..an_end(v1::AttemptState::Rejected) };
+        assert_eq!(attempt_end(end).unwrap().reject_reason, expected, "{number}");
     }
 }

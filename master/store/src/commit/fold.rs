@@ -95,6 +95,7 @@ pub(crate) struct AttemptNet<'a> {
 pub(crate) struct Assigned<'a> {
     pub(crate) executor: &'a ExecutorName,
     pub(crate) spool: SpoolId,
+    pub(crate) machine: Option<&'a Arc<str>>,
     pub(crate) at: Timestamp,
 }
 
@@ -142,8 +143,9 @@ impl<'a> Fold<'a> {
                 net.retry_at = *retry_at;
                 net.values = values.as_ref().or(net.values);
             }
-            Change::AttemptAssigned { attempt, executor, spool, at } => {
-                self.attempt_assigned(*attempt, Assigned { executor, spool: *spool, at: *at })?;
+            Change::AttemptAssigned { attempt, executor, spool, machine, at } => {
+                let assigned = Assigned { executor, spool: *spool, machine: machine.as_ref(), at: *at };
+                self.attempt_assigned(*attempt, assigned)?;
             }
             Change::AttemptMoved { attempt, from, to, at } => {
                 let net = self.attempts.entry(*attempt).or_default();
@@ -222,8 +224,9 @@ impl<'a> Fold<'a> {
         match end.state {
             AttemptState::Failed | AttemptState::TimedOut => task.failures += 1,
             AttemptState::Lost => task.losses += 1,
-            AttemptState::Rejected => task.rejections += 1,
-            AttemptState::Assigned
+            AttemptState::Rejected if end.counts_as_rejection() => task.rejections += 1,
+            AttemptState::Rejected
+            | AttemptState::Assigned
             | AttemptState::Accepted
             | AttemptState::Running
             | AttemptState::Killing

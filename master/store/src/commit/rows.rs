@@ -237,6 +237,7 @@ fn attempt_inserts(fold: &Fold<'_>, stamp: Stamp) -> Rows {
             moves.to.code().into(),
             assigned.executor.into(),
             assigned.spool.into(),
+            assigned.machine.into(),
             assigned.at.into(),
             stamp.term.0.into(),
             stamp.seq.into(),

@@ -184,6 +184,7 @@ pub(crate) static ATTEMPT_NEW: Shape = Shape {
         "state",
         "executor",
         "spool_id",
+        "machine_id",
         "assigned_at",
         "assigned_term",
         "assigned_seq",

@@ -39,8 +39,8 @@ pub(crate) const LIVE_TASKS: &str = "SELECT r.id, (\
      FROM run r WHERE r.state < 10";
 /// The index of live attempts has them in the order of runs.
 pub(crate) const LIVE_ATTEMPTS: &str = "SELECT run_id, \
-     group_concat(format('%d %d %d %d %s %s;', instance_index, attempt_number, state, assigned_at, executor, \
-     hex(spool_id)), '') FROM attempt WHERE state < 10 GROUP BY run_id";
+     group_concat(format('%d %d %d %d %s %s %s;', instance_index, attempt_number, state, assigned_at, executor, \
+     hex(spool_id), COALESCE(machine_id, '')), '') FROM attempt WHERE state < 10 GROUP BY run_id";
 
 /// A database file and how to connect to it.
 #[derive(Debug)]

@@ -18,7 +18,7 @@ use proptest::{
 
 use crate::{
     place::Place,
-    sample::{applied, at, created, end, json, lead, name, spool},
+    sample::{applied, at, created, end, json, lead, machine, name, spool},
 };
 
 const TASKS: u32 = 3;
@@ -77,7 +77,7 @@ impl Model {
             .filter(|(key, row)| row.is_latest || pinned.contains(key))
             .map(|(_, row)| row.clone())
             .collect();
-        Snapshot { workflows, runs }
+        Snapshot { workflows, runs, ..Snapshot::default() }
     }
 
     /// Returns a change that is legal now, and makes it true.
@@ -224,11 +224,19 @@ impl Model {
         let executor: ExecutorName =
             if pick.is_multiple_of(2) { "plant-1" } else { "plant-2" }.parse().unwrap();
         let state = AttemptState::Assigned;
-        task.live = Some(LiveRow { executor: executor.clone(), spool: spool(), state, assigned_at: now });
+        let machine = machine().filter(|_| pick.is_multiple_of(2));
+        task.live = Some(LiveRow {
+            executor: executor.clone(),
+            spool: spool(),
+            machine: machine.clone(),
+            state,
+            assigned_at: now,
+        });
         Some(Change::AttemptAssigned {
             attempt: id.attempt(task.attempts),
             executor,
             spool: spool(),
+            machine,
             at: now,
         })
     }

@@ -10,7 +10,7 @@ use millrace_common::{
     term::Term,
     time::Timestamp,
 };
-use millrace_core::{AttemptEnd, Change, Proof, RunCreated, Trigger};
+use millrace_core::{AttemptEnd, Change, Proof, RejectReason, RunCreated, Trigger};
 use millrace_store::{Store, Writer};
 
 /// Midnight of some day, in microseconds.
@@ -93,11 +93,16 @@ pub(crate) fn spool() -> SpoolId {
     SpoolId(uuid::Uuid::from_bytes([9; 16]))
 }
 
+pub(crate) fn machine() -> Option<Arc<str>> {
+    Some("4c4c4544004d3510".into())
+}
+
 pub(crate) fn assigned(attempt: AttemptId, seconds: i64) -> Change {
     Change::AttemptAssigned {
         attempt,
         executor: "plant-1".parse().expect("a name"),
         spool: spool(),
+        machine: machine(),
         at: at(seconds),
     }
 }
@@ -122,6 +127,7 @@ pub(crate) fn end(state: AttemptState, seconds: i64) -> AttemptEnd {
         started_at: Some(at(seconds - 1)),
         ended_at: at(seconds),
         log_bytes: 17,
+        reject_reason: RejectReason::Other,
         proof: Proof::Reported,
     }
 }

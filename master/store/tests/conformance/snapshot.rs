@@ -5,7 +5,9 @@ use millrace_store::{LoadProblem, OpenError, Store};
 
 use crate::{
     place::Place,
-    sample::{applied, instance, lead, name, new_run, ready, run_id, run_moved, started, task_moved},
+    sample::{
+        applied, instance, lead, machine, name, new_run, ready, run_id, run_moved, started, task_moved,
+    },
 };
 
 pub(crate) async fn opening_again_changes_nothing(place: Place) {
@@ -62,6 +64,15 @@ pub(crate) async fn a_definition_that_cannot_be_read_quarantines_its_runs(place:
     assert_eq!((workflow, runs.as_slice()), (&name("flow"), [run_id(1)].as_slice()));
     assert!(!source.problems.is_empty());
     assert!(problem.to_string().starts_with("version 1 of workflow flow cannot be read by this program"));
+    let [unreadable] = loaded.snapshot.unreadable.as_slice() else {
+        panic!("{:?}", loaded.snapshot.unreadable)
+    };
+    assert_eq!(
+        (&unreadable.workflow, unreadable.version),
+        (&name("flow"), 1),
+        "the next version has a higher number"
+    );
+    assert_eq!(loaded.snapshot.quarantined, [run_id(1)]);
 }
 
 pub(crate) async fn a_row_that_cannot_be_read_quarantines_its_run(place: Place) {
@@ -106,11 +117,30 @@ pub(crate) async fn a_schema_of_a_newer_program_is_refused(place: Place) {
                  VALUES (9999, 'from the future', 1, X'00', 1)";
     place.tamper(newer.to_owned()).await;
     let refusal = Store::open(place.config()).await.unwrap_err();
-    assert!(matches!(refusal, OpenError::NewerSchema { found: 9_999, known: 1 }), "{refusal}");
+    assert!(matches!(refusal, OpenError::NewerSchema { found: 9_999, known: 2 }), "{refusal}");
     assert!(refusal.to_string().contains("run the newer program"));
 
     place.tamper("DELETE FROM _sqlx_migrations WHERE version = 9999".to_owned()).await;
     place.tamper("UPDATE _sqlx_migrations SET checksum = X'00'".to_owned()).await;
     let refusal = Store::open(place.config()).await.unwrap_err();
     assert!(matches!(refusal, OpenError::ForeignSchema { version: 1 }), "{refusal}");
+}
+
+pub(crate) async fn live_attempts_of_an_older_schema_are_loaded_without_their_machine(place: Place) {
+    let store = place.open().await;
+    let mut writer = ready(&store).await;
+    writer.commit_changes(&started(1, 0, 2)).await.unwrap();
+    let machine_of = async |store: &Store| {
+        let snapshot = store.load().await.unwrap().snapshot;
+        let live = snapshot.runs[0].tasks[&0].live.as_ref().unwrap();
+        live.machine.clone()
+    };
+    assert_eq!(machine_of(&store).await, machine());
+    store.close().await;
+    drop((store, writer));
+
+    place.tamper("ALTER TABLE attempt DROP COLUMN machine_id".to_owned()).await;
+    place.tamper("DELETE FROM _sqlx_migrations WHERE version = 2".to_owned()).await;
+    let store = place.open().await;
+    assert_eq!(machine_of(&store).await, None);
 }

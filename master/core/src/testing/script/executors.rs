@@ -10,7 +10,7 @@ use millrace_common::{
 
 use super::{Outcome, Stage};
 use crate::{
-    batch::{AttemptEnd, Effect, Message, Proof, Verdict},
+    batch::{AttemptEnd, Effect, Message, Proof, RejectReason, Verdict},
     input::{Held, Hello, Input, Report},
 };
 
@@ -44,8 +44,10 @@ impl Stage {
             labels: BTreeMap::new(),
             kinds: vec!["shell".to_owned()],
             spool: self.new_spool(),
+            machine: Some(format!("machine of {name}").into()),
             boot: "boot-1".into(),
             is_clean: true,
+            is_space_low: false,
             version: "test".into(),
             held: Vec::new(),
         };
@@ -96,8 +98,9 @@ impl Stage {
                 place.held.iter().map(|(attempt, report)| Held { attempt: *attempt, report: report.clone() });
             let hello = Hello { held: held.collect(), ..place.hello };
             let executor = hello.executor.to_string();
+            let beat: &[&str] = if hello.is_space_low { &["0", "short"] } else { &["0"] };
             let _ = self.connect(hello);
-            let _ = self.executor_says(&executor, "beats", &["0"], Place::present);
+            let _ = self.executor_says(&executor, "beats", beat, Place::present);
         }
     }
 
@@ -121,7 +124,16 @@ impl Stage {
                 let end = self.end(state, words)?;
                 self.report(name, session, attempt, Report::Ended(end))?
             }
-            ("beats", [number, words @ ..]) => self.heartbeat(&place, session, number, words)?,
+            ("beats", [number, words @ ..]) => {
+                let is_space_low = words.first() == Some(&"short");
+                if let Some(place) = self.places.get_mut(name) {
+                    place.hello.is_space_low = is_space_low;
+                }
+                let words = words.get(usize::from(is_space_low)..).unwrap_or_default();
+                let held = self.beaten(&place, words)?;
+                let number = number.parse().map_err(|_| "a heartbeat has a number")?;
+                Input::HeartbeatReceived { session, number, held, is_space_low }
+            }
             ("leaves", []) => {
                 if let Some(place) =
                     self.places.get_mut(name).filter(|place| place.present() == Some(session))
@@ -138,33 +150,30 @@ impl Stage {
         self.show(done)
     }
 
-    fn heartbeat(
-        &self,
-        place: &Place,
-        session: SessionId,
-        number: &str,
-        words: &[&str],
-    ) -> Result<Input, String> {
-        let number = number.parse().map_err(|_| "a heartbeat has a number")?;
-        let held = match words {
+    /// Returns what a heartbeat tells of attempts.
+    fn beaten(&self, place: &Place, words: &[&str]) -> Result<Vec<(AttemptId, AttemptState)>, String> {
+        Ok(match words {
             [] => place.held.iter().map(|(attempt, report)| (*attempt, state_of(report))).collect(),
             ["holding", "nothing"] => Vec::new(),
             words => {
                 let held = self.holding(words)?;
                 held.iter().map(|held| (held.attempt, state_of(&held.report))).collect()
             }
-        };
-        Ok(Input::HeartbeatReceived { session, number, held })
+        })
     }
 
     fn returns(&mut self, mut hello: Hello, words: &[&str]) -> Outcome {
-        hello.is_clean = false;
+        (hello.is_clean, hello.is_space_low) = (false, false);
         let mut rest = words;
         while let [word, after @ ..] = rest {
             match *word {
                 "clean" => hello.is_clean = true,
                 "new" => hello.spool = self.new_spool(),
                 "booted" => hello.boot = format!("boot-{}", self.sessions + 1).into(),
+                "moved" => hello.machine = Some(format!("machine {}", self.sessions + 1).into()),
+                "home" => hello.machine = Some(format!("machine of {}", hello.executor).into()),
+                "nameless" => hello.machine = None,
+                "short" => hello.is_space_low = true,
                 "holding" => break,
                 _ => return Err(format!("no such circumstance: {word}")),
             }
@@ -219,6 +228,11 @@ impl Stage {
             started_at: None,
             ended_at: self.harness.now.wall,
             log_bytes: 0,
+            reject_reason: match words {
+                ["short"] => RejectReason::SpaceLow,
+                ["draining"] => RejectReason::Draining,
+                _ => RejectReason::Other,
+            },
             proof: if state == AttemptState::Rejected { Proof::Refused } else { Proof::Reported },
         })
     }

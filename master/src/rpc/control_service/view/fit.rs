@@ -11,10 +11,11 @@ const ROW_BYTES: usize = 128;
 /// Bytes of a reason in a view that would be too large otherwise.
 const REASON_BYTES: usize = 200;
 
-/// Makes a run fit: without values, then with shorter reasons, then with the last attempts only, then without any.
+/// Makes a run fit: without values, then without descriptions, then with shorter reasons, then with the last attempts only, then without any.
 pub(super) fn run(view: &mut v1::GetRunResponse) {
-    let steps: [fn(&mut v1::TaskView); 4] = [
+    let steps: [fn(&mut v1::TaskView); 5] = [
         |task| task.values.clear(),
+        |task| task.description.clear(),
         |task| task.attempts.iter_mut().for_each(shorten),
         |task| drop(task.attempts.drain(..task.attempts.len().saturating_sub(1))),
         |task| task.attempts.clear(),
@@ -29,7 +30,7 @@ pub(super) fn run(view: &mut v1::GetRunResponse) {
 
 fn task_bytes(task: &v1::TaskView) -> usize {
     let attempts = task.attempts.iter().map(|one| ROW_BYTES + one.executor.len() + one.reason.len());
-    let texts = task.name.len() + task.kind.len() + task.values.len();
+    let texts = task.name.len() + task.kind.len() + task.description.len() + task.values.len();
     // A number of the graph has five bytes at most.
     ROW_BYTES + texts + task.upstream.len() * 5 + attempts.sum::<usize>()
 }
