@@ -7,6 +7,7 @@ use std::{fs, path::Path, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use millrace_common::{
+    gather::gather_time,
     id::{KindName, SpoolId},
     secret::Secret,
     time::{Clock as _, Uptime},
@@ -33,13 +34,10 @@ const REWRITE_GROWTH: u64 = 4;
 /// Open files of the program itself, and for each living attempt: its log, its exit, its standard streams while it starts.
 const FILES_BASE: u64 = 256;
 const FILES_PER_SLOT: u64 = 8;
+/// Files that must be free to be made on the disk of the data folder for an attempt to start.
+const FREE_FILES_MIN: u64 = 64;
 /// How long a deadline is slept for at once: timers stop while the machine is suspended, deadlines do not.
 const SLEEP_MAX: Duration = Duration::from_secs(2);
-/// With at least this many live attempts what is decided is gathered for a moment before it is written: so much is under
-/// way that the wait is hidden, and a write costs the same for one attempt as for ten.
-const GATHER_ATTEMPTS_MIN: usize = 8;
-/// How long it is gathered.
-const GATHER: Duration = Duration::from_millis(1);
 /// How long the leader may take to acknowledge the last ends when the program stops.
 const FLUSH_MAX: Duration = Duration::from_secs(3);
 
@@ -114,7 +112,7 @@ impl App {
         let mut registry = Registry::builtin();
         registry.declare(std::mem::take(&mut config.kinds)).context("the declared kinds cannot be used")?;
         let kinds = registry.names().map(KindName::to_string).collect();
-        let introduction = introduction(&config, kinds, opened.id, opened.is_new);
+        let introduction = introduction(&config, kinds, opened.id);
         let session = Session::new(&config.masters, token, config.answer_timeout, introduction)?;
         let output = Arc::new(Output::default());
         let site = site(&config, &data_dir);
@@ -227,24 +225,26 @@ impl App {
             }
             Event::Purged { is_complete } => {
                 self.is_ready = true;
-                self.session.attest(is_complete);
+                self.take(Input::Purged { is_complete });
             }
         }
     }
 
     fn on_news(&mut self, news: News) {
         match news {
-            News::Dialled => self.take(Input::Dialled),
+            News::Dialled => {
+                // The ledger sends the first heartbeat itself, when it is welcome.
+                self.heartbeat_at = SystemClock.now().uptime + self.heartbeat_interval;
+                self.take(Input::SpaceChecked { is_low: self.is_space_low() });
+                self.take(Input::Dialled);
+            }
             News::Said(term, said) => {
                 if let Err(refusal) = self.ledger.handle(SystemClock.now(), Input::FromLeader(term, said)) {
                     self.session.close(&refusal.to_string());
                     self.take(Input::Disconnected);
                 }
             }
-            News::Closed => {
-                self.take(Input::Disconnected);
-                self.heartbeat_at = Uptime::default();
-            }
+            News::Closed => self.take(Input::Disconnected),
         }
     }
 
@@ -261,9 +261,7 @@ impl App {
         if now < self.gather_until {
             return Ok(());
         }
-        if self.ledger.live_count() >= GATHER_ATTEMPTS_MIN {
-            self.gather_until = now + GATHER;
-        }
+        self.gather_until = now + gather_time(self.ledger.live_count());
         while self.batches_in_flight < BATCHES_IN_FLIGHT_MAX
             && let Some(batch) = self.ledger.take_batch()
         {
@@ -278,7 +276,7 @@ impl App {
     }
 
     fn release(&mut self, batch: Batch) -> anyhow::Result<()> {
-        for action in batch.release() {
+        for action in self.ledger.release(SystemClock.now(), batch) {
             match action {
                 Action::Spawn(start) => self.supervisor.spawn(start)?,
                 Action::Kill { attempt, grace } => {
@@ -286,8 +284,8 @@ impl App {
                 }
                 Action::Purge(remains) => self.supervisor.command(Command::Purge(remains))?,
                 Action::Report(attempt, report) => self.session.report(attempt, report),
-                Action::Greet { term_seen, held } => self.session.greet(term_seen, held),
-                Action::Heartbeat { number, held } => self.session.heartbeat(number, held),
+                Action::Greet(greeting) => self.session.greet(greeting),
+                Action::Heartbeat(heartbeat) => self.session.heartbeat(heartbeat),
                 Action::Discard(attempt) => self.output.discard(attempt),
                 Action::CloseSession => {
                     self.session.close("heartbeats are not answered in time");
@@ -316,15 +314,19 @@ impl App {
 
     fn is_space_low(&self) -> bool {
         match nix::sys::statvfs::statvfs(&self.data_dir) {
-            Ok(found) => found.blocks_available().saturating_mul(found.fragment_size()) < self.min_free,
+            Ok(found) => {
+                let has_few_files = found.files() > 0 && found.files_available() < FREE_FILES_MIN;
+                let needed = self.min_free.saturating_add(spool::missing_reserve(&self.data_dir));
+                has_few_files || found.blocks_available().saturating_mul(found.fragment_size()) < needed
+            }
             // A folder that cannot be looked at shows itself at the next write.
             Err(_) => false,
         }
     }
 }
 
-/// Returns what this executor says of itself. A new spool attests a clean slate once nothing of an earlier life is left.
-fn introduction(config: &ExecutorConfig, kinds: Vec<String>, spool: SpoolId, is_new: bool) -> Introduction {
+/// Returns what this executor says of itself.
+fn introduction(config: &ExecutorConfig, kinds: Vec<String>, spool: SpoolId) -> Introduction {
     Introduction {
         executor: config.name.to_string(),
         slots: config.slots,
@@ -332,7 +334,7 @@ fn introduction(config: &ExecutorConfig, kinds: Vec<String>, spool: SpoolId, is_
         kinds,
         spool,
         boot: boot_id(),
-        is_clean: is_new,
+        machine: machine_id(),
     }
 }
 
@@ -373,4 +375,9 @@ fn passwords(site: &Site) -> Vec<Secret> {
 /// Returns the id of this boot of the machine; empty where the kernel gives none.
 fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+/// Returns the id of this machine, which stays the same from one boot to the next; empty where it has none.
+fn machine_id() -> String {
+    fs::read_to_string("/etc/machine-id").unwrap_or_default().trim().to_owned()
 }

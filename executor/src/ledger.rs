@@ -11,6 +11,7 @@ mod batch;
 mod entry;
 mod input;
 mod leader;
+mod release;
 mod restore;
 #[cfg(test)]
 mod tests;
@@ -22,20 +23,22 @@ use std::{
 
 use millrace_common::{
     id::{AttemptId, InstanceId, SpoolId},
-    state::AttemptState,
     term::Term,
     time::{Now, Uptime},
 };
 
 use self::entry::{Cause, Entry, State};
 pub use self::{
-    batch::{Action, Batch, End, Held, Record, Remains, Report, Spawned},
+    batch::{Action, Batch, End, Greeting, Heartbeat, Held, Record, Rejection, Remains, Report, Spawned},
     input::{Ending, Exit, FromLeader, Input, Refusal, Start, Verdict},
 };
 
 /// Attempts that are remembered after their end was acknowledged, so that a late repetition is not run again. A leader
 /// that is obeyed has committed the end, so only a message that was under way for this many attempts could matter.
 pub const RELEASED_REMEMBERED_MAX: usize = 16_384;
+/// How long nothing more is started after the disk had no room for a start, whatever its free space seems to be: a quota or
+/// a table of files may be what is full.
+const NO_SPACE_PAUSE: Duration = Duration::from_secs(60);
 /// Heartbeats without an answer that are remembered; the session is closed long before.
 const HEARTBEATS_IN_FLIGHT_MAX: usize = 64;
 
@@ -64,7 +67,12 @@ pub struct Ledger {
     released: VecDeque<AttemptId>,
     released_set: HashSet<AttemptId>,
     session: Session,
+    /// Whether nothing that an older spool started is alive.
+    is_purged: bool,
+    /// Whether a leader has drawn what follows from that.
+    is_attested: bool,
     is_space_low: bool,
+    no_space_until: Uptime,
     is_stopping: bool,
     pending: Batch,
 }
@@ -78,6 +86,8 @@ struct Session {
     heartbeat_number: u64,
     in_flight: VecDeque<(u64, Uptime)>,
     greeted_at: Option<Uptime>,
+    /// Whether the greeting attested that nothing of an older spool is alive.
+    is_clean: bool,
     close_asked: bool,
 }
 
@@ -96,7 +106,10 @@ impl Ledger {
             released: VecDeque::new(),
             released_set: HashSet::new(),
             session: Session::default(),
+            is_purged: false,
+            is_attested: false,
             is_space_low: false,
+            no_space_until: Uptime::default(),
             is_stopping: false,
             pending: Batch::default(),
         }
@@ -133,7 +146,13 @@ impl Ledger {
             Input::Spawned { attempt, pid, workspace, at } => {
                 self.on_spawned(attempt, Spawned { pid, uptime: at.uptime, workspace }, at);
             }
-            Input::Exited(attempt, exit) => self.on_exited(attempt, exit),
+            Input::Exited(attempt, exit) => {
+                if matches!(exit.how, Ending::NoSpace { .. }) {
+                    self.no_space_until = now.uptime + NO_SPACE_PAUSE;
+                }
+                self.on_exited(attempt, exit);
+            }
+            Input::Purged { is_complete } => self.is_purged = is_complete,
             Input::SpaceChecked { is_low } => self.is_space_low = is_low,
             Input::StopRequested => self.on_stop_requested(),
         }
@@ -180,9 +199,11 @@ impl Ledger {
     }
 
     fn on_dialled(&mut self, now: Now) {
+        let is_clean = self.is_purged && !self.is_attested;
         self.session.greeted_at = Some(now.uptime);
-        let held = self.held(true);
-        self.act(Action::Greet { term_seen: self.term, held });
+        self.session.is_clean = is_clean;
+        let (term_seen, held, is_space_low) = (self.term, self.held(true), self.is_space_low(now));
+        self.act(Action::Greet(Greeting { term_seen, held, is_clean, is_space_low }));
     }
 
     fn on_heartbeat_due(&mut self, now: Now) {
@@ -194,14 +215,15 @@ impl Ledger {
         if self.session.in_flight.len() < HEARTBEATS_IN_FLIGHT_MAX {
             self.session.in_flight.push_back((number, now.uptime));
         }
-        let held = self.held(false);
-        self.act(Action::Heartbeat { number, held });
+        let (held, is_space_low) = (self.held(false), self.is_space_low(now));
+        self.act(Action::Heartbeat(Heartbeat { number, held, is_space_low }));
     }
 
     fn on_disconnected(&mut self) {
         self.session.is_open = false;
         self.session.close_asked = false;
         self.session.greeted_at = None;
+        self.session.is_clean = false;
         self.session.in_flight.clear();
     }
 
@@ -264,11 +286,6 @@ impl Ledger {
         self.act(Action::Report(attempt, Report::Ended(end)));
     }
 
-    /// Refuses an attempt that has never been here. The refusal is kept, so that a repetition does not run either.
-    fn refuse(&mut self, now: Now, attempt: AttemptId, state: AttemptState, reason: impl Into<String>) {
-        self.end(attempt, End::without_exit(state, reason, now.wall));
-    }
-
     /// Drops an ended attempt and keeps its id for a while.
     fn forget(&mut self, attempt: AttemptId) {
         if self.attempts.get(&attempt).is_none_or(Entry::is_live) {
@@ -304,6 +321,11 @@ impl Ledger {
     /// Returns when the newest message left whose answer came back in time; boot, where there was none.
     fn contact(&self) -> Uptime {
         self.session.contact.unwrap_or_default()
+    }
+
+    /// Tells whether starts are refused for want of space.
+    fn is_space_low(&self, now: Now) -> bool {
+        self.is_space_low || now.uptime < self.no_space_until
     }
 
     /// Returns when the oldest unanswered heartbeat is too late to count.

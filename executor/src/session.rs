@@ -33,7 +33,7 @@ use tonic::{Status, Streaming, transport::Channel};
 
 pub(crate) use self::peer::{Peer, PeerError};
 use self::{outbox::Outbox, wire::Said};
-use crate::ledger::{FromLeader, Held, Report};
+use crate::ledger::{FromLeader, Greeting, Heartbeat, Report};
 
 /// Messages that wait for the network; while there are as many, reports gather in the outbox.
 const MESSAGES_MAX: usize = 16;
@@ -50,7 +50,7 @@ pub(crate) struct Introduction {
     pub(crate) kinds: Vec<String>,
     pub(crate) spool: SpoolId,
     pub(crate) boot: String,
-    pub(crate) is_clean: bool,
+    pub(crate) machine: String,
 }
 
 /// What happened to the session.
@@ -142,11 +142,6 @@ impl Session {
         matches!(self.state, State::Open { welcome_until: None, .. })
     }
 
-    /// Notes whether nothing of an earlier life is left; a new spool attests a clean slate only then.
-    pub(crate) const fn attest(&mut self, is_complete: bool) {
-        self.introduction.is_clean &= is_complete;
-    }
-
     /// Tells whether every report has left.
     pub(crate) fn is_flushed(&self) -> bool {
         self.outbox.is_empty()
@@ -226,10 +221,10 @@ impl Session {
     }
 
     /// Opens the stream with a greeting.
-    pub(crate) fn greet(&mut self, term_seen: Term, held: Vec<Held>) {
+    pub(crate) fn greet(&mut self, greeting: Greeting) {
         let State::Dialled(channel) = &self.state else { return };
         let Some(peer) = self.masters.get(self.current) else { return };
-        let hello = self.hello(term_seen, held);
+        let hello = self.hello(greeting);
         // The greeting tells all of it.
         self.outbox.clear();
         let (sender, receiver) = mpsc::channel(MESSAGES_MAX);
@@ -242,7 +237,8 @@ impl Session {
         self.state = State::Opening { opening, sender, until };
     }
 
-    fn hello(&self, term_seen: Term, held: Vec<Held>) -> v1::Hello {
+    fn hello(&self, greeting: Greeting) -> v1::Hello {
+        let Greeting { term_seen, held, is_clean, is_space_low } = greeting;
         let own = self.introduction.clone();
         v1::Hello {
             protocol: PROTOCOL,
@@ -253,9 +249,11 @@ impl Session {
             spool_id: own.spool.0.as_bytes().to_vec(),
             boot_id: own.boot,
             term_seen: term_seen.0,
-            is_clean: own.is_clean,
+            is_clean,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             held: held.into_iter().map(wire::held).collect(),
+            machine_id: own.machine,
+            is_space_low,
         }
     }
 
@@ -334,10 +332,11 @@ impl Session {
     }
 
     /// Sends a heartbeat, unless the network takes nothing: then it would not be answered in time either.
-    pub(crate) fn heartbeat(&mut self, number: u64, held: Vec<Held>) {
+    pub(crate) fn heartbeat(&mut self, heartbeat: Heartbeat) {
+        let Heartbeat { number, held, is_space_low } = heartbeat;
         let State::Open { sender, .. } = &self.state else { return };
         let held = held.into_iter().map(wire::held).collect();
-        let body = Body::Heartbeat(v1::Heartbeat { number, held });
+        let body = Body::Heartbeat(v1::Heartbeat { number, held, is_space_low });
         if sender.try_send(v1::ExecutorMessage { body: Some(body) }).is_err() {
             tracing::debug!(number, "a heartbeat found no room");
         }

@@ -175,12 +175,21 @@ fn begin_journal(path: &Path, frames: &[u8]) -> io::Result<File> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut file = OpenOptions::new().create_new(true).append(true).open(&new_path)?;
+    let written = write_new(&new_path, frames).inspect_err(|_| {
+        // A part of a journal would only take the space that is missing.
+        let _ = fs::remove_file(&new_path);
+    });
+    let file = written?;
+    fs::rename(&new_path, path)?;
+    sync_folder(path.parent().unwrap_or(Path::new(".")))?;
+    Ok(file)
+}
+
+fn write_new(path: &Path, frames: &[u8]) -> io::Result<File> {
+    let mut file = OpenOptions::new().create_new(true).append(true).open(path)?;
     file.write_all(frame::MAGIC)?;
     file.write_all(frames)?;
     file.sync_all()?;
-    fs::rename(&new_path, path)?;
-    sync_folder(path.parent().unwrap_or(Path::new(".")))?;
     Ok(file)
 }
 
@@ -190,6 +199,20 @@ fn read_id(path: &Path) -> Option<SpoolId> {
 
 fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
+}
+
+/// Returns the bytes of a data folder's disk that its spool would still keep back for results: nobody else may count on them.
+pub(crate) fn missing_reserve(data_dir: &Path) -> u64 {
+    let has_reserve =
+        fs::metadata(data_dir.join("spool/reserve")).is_ok_and(|file| file.len() >= RESERVE_BYTES);
+    if has_reserve { 0 } else { RESERVE_BYTES }
+}
+
+/// Tells whether a reserve would leave as much free as it takes.
+fn has_room_for_reserve(folder: &Path) -> bool {
+    nix::sys::statvfs::statvfs(folder).is_ok_and(|found| {
+        found.blocks_available().saturating_mul(found.fragment_size()) >= 2 * RESERVE_BYTES
+    })
 }
 
 /// Keeps space back for the time when the disk is full.

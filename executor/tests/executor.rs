@@ -10,7 +10,9 @@ use millrace_common::state::AttemptState;
 use millrace_proto::v1::{self, verdict::Kind};
 use serde_json::json;
 
-use self::support::{Executor, Leader, Session, attempt, eventually, is_alive, pid_in, state};
+use self::support::{
+    Executor, Leader, Session, SmallDisk, attempt, eventually, fill, is_alive, pid_in, state,
+};
 
 /// A leader, an executor that it has welcomed, and the folder of both.
 struct Stage {
@@ -377,6 +379,125 @@ async fn a_lost_spool_attests_a_clean_slate_only_after_its_processes_are_gone() 
     let session = stage.leader.greeted().await;
     assert!(session.hello.is_clean && session.hello.held.is_empty() && session.hello.spool_id != spool);
     assert!(!is_alive(pid));
+}
+
+#[tokio::test]
+async fn a_new_spool_attests_a_clean_slate_across_restarts_until_a_leader_has_heard_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut leader = Leader::start().await;
+    let executor = Executor::start(folder.path(), leader.address, "");
+    let unanswered = leader.greeted().await;
+    assert!(unanswered.hello.is_clean);
+    executor.crash();
+    let executor = Executor::start(folder.path(), leader.address, "");
+    let mut session = leader.session().await;
+    assert!(session.hello.is_clean && session.hello.spool_id == unanswered.hello.spool_id);
+    // What is durable of the second attempt was written after the answer to the first heartbeat.
+    for index in 0..2 {
+        assert_eq!(state(&session.run(attempt(index, 1), &["true"]).await), AttemptState::Succeeded);
+    }
+    executor.crash();
+    let _executor = Executor::start(folder.path(), leader.address, "");
+    let session = leader.greeted().await;
+    assert!(!session.hello.is_clean && session.hello.spool_id == unanswered.hello.spool_id);
+}
+
+#[tokio::test]
+async fn a_verdict_to_kill_what_has_ended_is_answered_with_its_end() {
+    let mut stage = Stage::new().await;
+    let id = attempt(0, 1);
+    stage.session.start(stage.session.shell(id, &["sh", "-c", "exit 4"])).await;
+    while stage.session.ends(id) == 0 {
+        assert!(stage.session.receive().await);
+    }
+    drop(stage.session);
+    let mut session = stage.leader.greeted().await;
+    session.welcome(&[(id, Kind::Kill)]).await;
+    let end = session.end_of(id).await;
+    assert_eq!((state(&end), end.exit_code), (AttemptState::Failed, Some(4)));
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_starts_for_a_while_and_keeps_results() {
+    const NAME: &str = "a_full_disk_refuses_starts_for_a_while_and_keeps_results";
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let Some(_disk) = SmallDisk::mount(NAME, &data, "size=12m") else { return };
+    let mut leader = Leader::start().await;
+    let _executor = Executor::start(folder.path(), leader.address, "");
+    let mut session = leader.session().await;
+    assert!(!session.hello.is_space_low);
+    let (running, later) = (attempt(0, 1), attempt(1, 1));
+    let go = folder.path().join("go");
+    let script = format!("while ! test -e {}; do sleep 0.02; done", go.display());
+    session.start(session.shell(running, &["sh", "-c", &script])).await;
+    session.pid_of(running).await;
+    fill(&data.join("filler"));
+    session.space_is_told(true).await;
+    // So many that their ends do not fit into what the journal has already.
+    for index in 100..150 {
+        session.start(session.shell(attempt(index, 1), &["true"])).await;
+        let end = session.end_of(attempt(index, 1)).await;
+        assert_eq!((state(&end), end.reject_reason()), (AttemptState::Rejected, v1::RejectReason::SpaceLow));
+        assert!(!end.permanent && end.reason.contains("min_free"), "{}", end.reason);
+    }
+    let reserve = data.join("spool/reserve");
+    assert!(!reserve.exists(), "results have taken the place of the reserve");
+    fs::write(&go, "").unwrap();
+    assert_eq!(state(&session.end_of(running).await), AttemptState::Succeeded);
+    fs::remove_file(data.join("filler")).unwrap();
+    session.space_is_told(false).await;
+    assert_eq!(state(&session.run(later, &["true"]).await), AttemptState::Succeeded);
+    // What was given up for the results is kept back again.
+    eventually("a reserve", || fs::metadata(&reserve).ok().filter(|file| file.len() > 1 << 20)).await;
+}
+
+#[tokio::test]
+async fn a_start_that_finds_its_work_folder_full_is_rejected_and_not_failed() {
+    const NAME: &str = "a_start_that_finds_its_work_folder_full_is_rejected_and_not_failed";
+    let folder = tempfile::tempdir().unwrap();
+    let work = folder.path().join("data/work");
+    let Some(_disk) = SmallDisk::mount(NAME, &work, "size=64k,nr_inodes=16") else { return };
+    let mut leader = Leader::start().await;
+    let _executor = Executor::start(folder.path(), leader.address, "");
+    let mut session = leader.session().await;
+    let full =
+        (0..32).map(|number| fs::write(work.join(format!("filler-{number}")), "")).find_map(Result::err);
+    assert_eq!(full.unwrap().kind(), std::io::ErrorKind::StorageFull);
+    session.start(session.shell(attempt(0, 1), &["true"])).await;
+    let end = session.end_of(attempt(0, 1)).await;
+    assert_eq!((state(&end), end.reject_reason()), (AttemptState::Rejected, v1::RejectReason::SpaceLow));
+    assert!(!end.permanent && end.reason.contains("cannot prepare the attempt"), "{}", end.reason);
+    // The leader looks for another place meanwhile, although the rest of the disk has room.
+    session.space_is_told(true).await;
+    session.start(session.shell(attempt(1, 1), &["true"])).await;
+    let end = session.end_of(attempt(1, 1)).await;
+    assert_eq!(end.reject_reason(), v1::RejectReason::SpaceLow);
+}
+
+#[tokio::test]
+async fn a_greeting_names_the_machine() {
+    let stage = Stage::new().await;
+    let expected = fs::read_to_string("/etc/machine-id").unwrap_or_default();
+    assert_eq!(stage.session.hello.machine_id, expected.trim());
+}
+
+#[tokio::test]
+async fn a_number_that_comes_from_a_template_is_a_number_to_the_kind() {
+    let mut stage = Stage::new().await;
+    let session = &mut stage.session;
+    for (text, expected) in [("3", AttemptState::Succeeded), ("three", AttemptState::Failed)] {
+        let id = attempt(if text == "3" { 0 } else { 1 }, 1);
+        let with = json!({ "command": ["sh", "-c", "exit 3"], "success_exit_codes": ["{{ params.code }}"] });
+        let mut start = session.task(id, "shell", &with);
+        start.is_templated = true;
+        start.run.as_mut().unwrap().params = json!({ "code": text }).to_string();
+        session.start(start).await;
+        let end = session.end_of(id).await;
+        assert_eq!(state(&end), expected, "{}", end.reason);
+        let is_named = end.reason.contains("with.success_exit_codes[0]") && end.reason.contains("\"three\"");
+        assert!(end.reason.is_empty() || (end.permanent && is_named), "{}", end.reason);
+    }
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::{
     launch::{ExitCodes, Launch, LaunchError, Site, Work},
+    parameters,
     run::{EXIT_DONE, EXIT_SKIPPED, Payload, ResolvedConnection, engine_word},
 };
 
@@ -59,11 +60,7 @@ pub(crate) fn launch(
 /// # Errors
 /// Where `with` does not have the shape of `T`.
 pub(crate) fn parameters<T: DeserializeOwned>(kind: &str, with: &Value) -> Result<T, LaunchError> {
-    serde_path_to_error::deserialize(with).map_err(|error| {
-        let path = error.path().to_string();
-        // A misfit of the whole has the path ".".
-        LaunchError::misfit(kind, path.trim_start_matches('.'), error.inner().to_string())
-    })
+    parameters::read(with).map_err(|misread| LaunchError::misfit(kind, misread.path, misread.problem))
 }
 
 fn resolve_all(names: &[&str], site: &Site) -> Result<BTreeMap<String, ResolvedConnection>, LaunchError> {

@@ -15,6 +15,7 @@ mod check;
 pub mod datax;
 pub mod declared;
 pub mod launch;
+mod parameters;
 pub mod registry;
 pub mod report;
 pub mod run;

@@ -177,17 +177,17 @@ async fn run_payload(payload: Payload, values_file: Option<PathBuf>) -> Result<O
 
 async fn work(kind: &str, with: Value, context: &Context) -> Result<Report, KindError> {
     Ok(match kind {
-        "backup" => crate::backup::run(parameters(with)?, context).await?,
-        "aoi" => crate::aoi::run(parameters(with)?, context).await?,
-        "datax" => crate::datax::run(parameters(with)?, context).await?,
+        "backup" => crate::backup::run(parameters(&with)?, context).await?,
+        "aoi" => crate::aoi::run(parameters(&with)?, context).await?,
+        "datax" => crate::datax::run(parameters(&with)?, context).await?,
         other => return Err(KindError::Payload(format!("there is no built-in kind {other:?}"))),
     })
 }
 
 /// Reads typed parameters; the path of a misfit is part of the message.
-fn parameters<T: serde::de::DeserializeOwned>(with: Value) -> Result<T, KindError> {
-    serde_path_to_error::deserialize(with)
-        .map_err(|error| KindError::Payload(format!("with.{}: {}", error.path(), error.inner())))
+fn parameters<T: serde::de::DeserializeOwned>(with: &Value) -> Result<T, KindError> {
+    crate::parameters::read(with)
+        .map_err(|misread| KindError::Payload(format!("with.{}: {}", misread.path, misread.problem)))
 }
 
 fn write_values(path: &Path, values: &Map<String, Value>) -> std::io::Result<()> {

@@ -180,7 +180,10 @@ async fn a_broken_archive_is_put_aside_and_the_others_arrive() {
     plant.put(Film::Pva, "cut.zip", &whole);
     fs::remove_file(plant.path("ftp/cloudin_pva/2018/07/25/empty.zip")).unwrap();
     let values = plant.values(with(&json!({ "retry_quarantined": true }))).await;
-    assert_eq!(values["quarantined"], json!(1), "what was mended is ingested, what is gone is forgotten");
+    assert_eq!(values["quarantined"], json!(2), "what was mended is ingested, what is broken is told again");
+    fs::remove_file(plant.path("state/store/quarantine/pva/2018/07/25/empty.zip")).unwrap();
+    let values = plant.values(with(&json!({ "retry_quarantined": true }))).await;
+    assert_eq!(values["quarantined"], json!(1), "what is gone, here and at its origin, is forgotten");
 }
 
 fn zipped(entries: &[(&str, &[u8])]) -> Vec<u8> {

@@ -47,6 +47,9 @@ pub enum Record {
     },
     /// Its end is committed at the leader.
     Released(AttemptId),
+    /// A leader has drawn what follows from the attestation of this spool; see [`Greeting`]. Not waited for: where it
+    /// is lost, the spool attests once more, which is as true as before.
+    Attested,
 }
 
 impl Record {
@@ -55,6 +58,16 @@ impl Record {
     pub const fn must_be_durable(&self) -> bool {
         matches!(self, Self::TermSeen(_) | Self::Intended { .. } | Self::Ended { .. })
     }
+}
+
+/// Why an attempt was refused although nothing is wrong with it: it may run elsewhere, or here a little later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rejection {
+    /// There is too little space on the disk.
+    SpaceLow,
+    /// The program takes no more starts.
+    Draining,
 }
 
 /// How an attempt ended.
@@ -77,6 +90,9 @@ pub struct End {
     /// Whether trying again would fail the same way.
     #[serde(default, skip_serializing_if = "is_false")]
     pub is_permanent: bool,
+    /// Why it was rejected, where that says nothing about the attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejection: Option<Rejection>,
     /// When the process was started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,
@@ -108,6 +124,7 @@ impl End {
             values: String::new(),
             is_skipped: false,
             is_permanent: false,
+            rejection: None,
             started_at: None,
             ended_at: at,
             log_bytes: 0,
@@ -140,6 +157,40 @@ pub struct Held {
     pub state: AttemptState,
     /// How it ended; in a greeting only.
     pub end: Option<End>,
+}
+
+/// What opens a session: a full account with all ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Greeting {
+    /// The highest term obeyed.
+    pub term_seen: Term,
+    /// Everything.
+    pub held: Vec<Held>,
+    /// The attestation: nothing that an older spool of this data folder started is alive.
+    ///
+    /// It is true once this life of the program has looked through all processes and ended those that carry the mark of
+    /// the data folder and are not of this spool, and it stays true: nobody reads an older spool again. So a restart does
+    /// not take it away, nor does an attempt of this spool, which the leader judges by the spool's own account. It is said
+    /// in each greeting until a leader has answered a heartbeat of a session that began with it, because a leader draws
+    /// its conclusions at that heartbeat and answers it after they are committed; a welcome alone proves nothing yet.
+    ///
+    /// It does not speak of another data folder, nor of another machine: a leader compares the machine's id, and who moves
+    /// an executor to another folder ends what runs in the old one first. Nor does it speak of a process that shed the
+    /// mark by clearing its environment after it had left its group.
+    pub is_clean: bool,
+    /// Whether starts would be refused for want of space.
+    pub is_space_low: bool,
+}
+
+/// A full account without ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// Its number.
+    pub number: u64,
+    /// Everything.
+    pub held: Vec<Held>,
+    /// Whether starts would be refused for want of space.
+    pub is_space_low: bool,
 }
 
 /// What is known of the processes of an attempt that an earlier life of this executor started.
@@ -178,20 +229,10 @@ pub enum Action {
     Purge(Vec<Remains>),
     /// Tell the leader.
     Report(AttemptId, Report),
-    /// Open a session with everything that is held.
-    Greet {
-        /// The highest term obeyed.
-        term_seen: Term,
-        /// Everything.
-        held: Vec<Held>,
-    },
-    /// Send a heartbeat with everything that is held.
-    Heartbeat {
-        /// Its number.
-        number: u64,
-        /// Everything.
-        held: Vec<Held>,
-    },
+    /// Open a session.
+    Greet(Greeting),
+    /// Send a heartbeat.
+    Heartbeat(Heartbeat),
     /// The leader does not know this attempt: its output has no reader.
     Discard(AttemptId),
     /// Heartbeats are not answered in time: look for a leader elsewhere.
@@ -217,11 +258,5 @@ impl Batch {
     #[must_use]
     pub fn must_be_durable(&self) -> bool {
         self.records.iter().any(Record::must_be_durable)
-    }
-
-    /// Hands out what to do. Only a spool that has made the facts durable may call this.
-    #[must_use]
-    pub fn release(self) -> Vec<Action> {
-        self.actions
     }
 }

@@ -5,6 +5,7 @@
 //! | – | start | starting |
 //! | – | start that is refused, kill | ended |
 //! | starting | spawned | running |
+//! | starting, killing | not released to be spawned | ended |
 //! | starting, running | kill, time-out, no contact, stop | killing |
 //! | starting, running, killing | exited | ended |
 //! | any | restart of the executor | killing, unless ended |
@@ -15,7 +16,7 @@ use std::time::Duration;
 use millrace_common::{state::AttemptState, time::Timestamp};
 
 use super::{
-    batch::{End, Report, Spawned},
+    batch::{End, Rejection, Report, Spawned},
     input::{Ending, Exit},
 };
 
@@ -140,6 +141,12 @@ impl Entry {
                 end.exit_code = exit_code;
                 end.reason = reason;
                 end.is_permanent = is_permanent;
+            }
+            Ending::NoSpace { reason } => {
+                (end.state, end.reason, end.rejection) = match &self.state {
+                    State::Killing(cause) => (cause.state(), cause.reason(), None),
+                    _ => (AttemptState::Rejected, reason, Some(Rejection::SpaceLow)),
+                };
             }
             Ending::Ended { exit_code } => {
                 end.exit_code = exit_code;

@@ -108,6 +108,11 @@ pub enum Ending {
         /// Whether trying again would fail the same way.
         is_permanent: bool,
     },
+    /// Not started: the disk was too full for it.
+    NoSpace {
+        /// One line for people.
+        reason: String,
+    },
     /// Ended by this executor, as the ledger asked.
     Ended {
         /// The code, where the process ended with one after it was asked to.
@@ -139,6 +144,11 @@ pub enum Input {
     },
     /// Nothing of an attempt is left, or it was never started.
     Exited(AttemptId, Exit),
+    /// What an older life of the program left alive has been ended, or resists.
+    Purged {
+        /// Whether nothing is left.
+        is_complete: bool,
+    },
     /// The disk was looked at.
     SpaceChecked {
         /// Whether less is free than an attempt should find.

@@ -11,7 +11,7 @@ use millrace_common::{
 
 use super::{
     Ledger,
-    batch::{Action, Record, Report},
+    batch::{Action, End, Record, Rejection, Report},
     entry::{Cause, Entry, State},
     input::{FromLeader, Refusal, Start, Verdict},
 };
@@ -50,6 +50,8 @@ impl Ledger {
         for (attempt, verdict) in verdicts {
             self.on_verdict(attempt, verdict);
         }
+        // A new leader believes in the contact, and in what a greeting attests, only with the first heartbeat.
+        self.on_heartbeat_due(now);
     }
 
     fn on_verdict(&mut self, attempt: AttemptId, verdict: Verdict) {
@@ -57,6 +59,11 @@ impl Ledger {
         match verdict {
             Verdict::Adopt => {
                 // It may have gone on since the greeting.
+                let report = entry.report();
+                self.act(Action::Report(attempt, report));
+            }
+            Verdict::Kill if !entry.is_live() => {
+                // It ended since the greeting, and what was told of that may have left with the earlier session.
                 let report = entry.report();
                 self.act(Action::Report(attempt, report));
             }
@@ -83,7 +90,16 @@ impl Ledger {
             self.session.in_flight.pop_front();
             if sent_number == number {
                 self.extend_contact(now, sent);
+                self.note_attested();
             }
+        }
+    }
+
+    /// Notes that a leader has taken in what this session's greeting attested.
+    fn note_attested(&mut self) {
+        if self.session.is_clean && !self.is_attested {
+            self.is_attested = true;
+            self.record(Record::Attested);
         }
     }
 
@@ -101,41 +117,43 @@ impl Ledger {
             self.act(Action::Report(attempt, report));
             return;
         }
-        if let Some(reason) = self.objection(now, &start) {
-            self.refuse(now, attempt, AttemptState::Rejected, reason);
+        if let Some((reason, rejection)) = self.objection(now, &start) {
+            let end = End::without_exit(AttemptState::Rejected, reason, now.wall);
+            // Kept, so that a repetition does not run either.
+            self.end(attempt, End { rejection, ..end });
             return;
         }
         self.accept(now, start);
     }
 
     /// Says why an attempt is not run here; `None` where it is.
-    fn objection(&self, now: Now, start: &Start) -> Option<String> {
+    fn objection(&self, now: Now, start: &Start) -> Option<(String, Option<Rejection>)> {
         let attempt = start.attempt;
+        let refuse = |reason: String| Some((reason, None));
         if start.spool != self.spool {
-            return Some(format!("assigned to spool {}, which this executor no longer has", start.spool));
+            return refuse(format!("assigned to spool {}, which this executor no longer has", start.spool));
         }
         if self.released_set.contains(&attempt) {
-            return Some("it ended here before, which the leader has acknowledged".to_owned());
+            return refuse("it ended here before, which the leader has acknowledged".to_owned());
         }
         if let Some(other) = self.live.get(&attempt.instance) {
-            return Some(format!(
-                "attempt {} of the same task is still alive on this executor",
-                other.number
-            ));
+            let number = other.number;
+            return refuse(format!("attempt {number} of the same task is still alive on this executor"));
         }
         if self.is_stopping {
-            return Some("the executor is stopping".to_owned());
+            return Some(("the executor is stopping".to_owned(), Some(Rejection::Draining)));
         }
         if self.live.len() >= self.limits.slots as usize {
-            return Some(format!("all {} slots of this executor are taken", self.limits.slots));
+            return refuse(format!("all {} slots of this executor are taken", self.limits.slots));
         }
-        if self.is_space_low {
-            return Some(
-                "the executor's disk is nearly full; see `min_free` in its configuration".to_owned(),
-            );
+        if self.is_space_low(now) {
+            let reason = "the executor's disk is nearly full; see `min_free` in its configuration";
+            return Some((reason.to_owned(), Some(Rejection::SpaceLow)));
         }
-        let is_orphan = start.orphan_timeout.is_some_and(|limit| self.contact() + limit <= now.uptime);
-        is_orphan.then(|| "no heartbeat of this executor has been answered for too long".to_owned())
+        if start.orphan_timeout.is_some_and(|limit| self.contact() + limit <= now.uptime) {
+            return refuse("no heartbeat of this executor has been answered for too long".to_owned());
+        }
+        None
     }
 
     fn accept(&mut self, now: Now, start: Start) {
@@ -160,7 +178,9 @@ impl Ledger {
     fn on_kill(&mut self, now: Now, attempt: AttemptId, grace: Duration, reason: String) {
         let Some(entry) = self.attempts.get_mut(&attempt) else {
             if !self.released_set.contains(&attempt) {
-                self.refuse(now, attempt, AttemptState::Killed, "ended before it was started here");
+                let reason = "ended before it was started here";
+                // Kept, so that a start that comes late does not run.
+                self.end(attempt, End::without_exit(AttemptState::Killed, reason, now.wall));
             }
             return;
         };

@@ -63,6 +63,7 @@ impl Ledger {
                 self.attempts.remove(&attempt);
                 self.remember(attempt);
             }
+            Record::Attested => self.is_attested = true,
         }
     }
 
@@ -70,6 +71,7 @@ impl Ledger {
     #[must_use]
     pub fn snapshot(&self) -> Vec<Record> {
         let mut records = vec![Record::TermSeen(self.term)];
+        records.extend(self.is_attested.then_some(Record::Attested));
         records.extend(self.released.iter().map(|attempt| Record::Released(*attempt)));
         for (attempt, entry) in &self.attempts {
             if let State::Ended(end) = &entry.state {

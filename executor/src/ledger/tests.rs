@@ -17,7 +17,7 @@ fn a_start_is_durable_before_it_is_spawned_and_reported() {
     let batch = world.ledger.take_batch().unwrap();
     assert!(batch.must_be_durable());
     assert!(matches!(batch.records(), [Record::Intended { .. }]));
-    let actions = batch.release();
+    let actions = world.ledger.release(world.now, batch);
     assert!(matches!(&actions[..], [Action::Spawn(_), Action::Report(_, Report::Accepted)]));
 }
 
@@ -79,11 +79,107 @@ fn nothing_starts_while_the_disk_is_full_or_the_program_stops() {
     let mut world = World::connected();
     world.input(Input::SpaceChecked { is_low: true });
     world.leader(FromLeader::Starts(vec![start(attempt(0, 1))]));
-    assert!(world.only_end().reason.contains("min_free"));
+    let end = world.only_end();
+    assert!(end.reason.contains("min_free"), "{}", end.reason);
+    assert_eq!((end.state, end.rejection), (AttemptState::Rejected, Some(Rejection::SpaceLow)));
     world.input(Input::SpaceChecked { is_low: false });
     world.input(Input::StopRequested);
     world.leader(FromLeader::Starts(vec![start(attempt(1, 1))]));
-    assert!(world.only_end().reason.contains("stopping"));
+    let end = world.only_end();
+    assert!(end.reason.contains("stopping"), "{}", end.reason);
+    assert_eq!((end.state, end.rejection), (AttemptState::Rejected, Some(Rejection::Draining)));
+}
+
+#[test]
+fn a_leader_is_told_that_space_is_low_and_results_are_kept_meanwhile() {
+    let mut world = World::connected();
+    let id = attempt(0, 1);
+    world.run(id);
+    for is_low in [true, false] {
+        world.input(Input::SpaceChecked { is_low });
+        world.input(Input::HeartbeatDue);
+        let told = |action: &Action| matches!(action, Action::Heartbeat(beat) if beat.is_space_low == is_low);
+        assert!(world.commit().iter().any(told));
+        world.input(Input::Dialled);
+        let told =
+            |action: &Action| matches!(action, Action::Greet(greeting) if greeting.is_space_low == is_low);
+        assert!(world.commit().iter().any(told));
+    }
+    world.input(Input::SpaceChecked { is_low: true });
+    world.exit(id, succeeded());
+    assert_eq!(world.only_end().state, AttemptState::Succeeded);
+}
+
+#[test]
+fn a_start_that_finds_no_space_is_rejected_and_others_wait_a_while() {
+    let mut world = World::connected();
+    let id = attempt(0, 1);
+    world.leader(FromLeader::Starts(vec![start(id)]));
+    world.commit();
+    world.exit(id, Ending::NoSpace { reason: "cannot prepare the attempt: no space".into() });
+    let end = world.only_end();
+    assert_eq!((end.state, end.rejection), (AttemptState::Rejected, Some(Rejection::SpaceLow)));
+    assert!(!end.is_permanent && end.reason.contains("no space"), "{end:?}");
+    // A quota is not seen where free space is looked at.
+    world.input(Input::SpaceChecked { is_low: false });
+    let unbound = |index| Start { orphan_timeout: None, ..start(attempt(index, 1)) };
+    world.leader(FromLeader::Starts(vec![unbound(1)]));
+    assert_eq!(world.only_end().rejection, Some(Rejection::SpaceLow));
+    world.pass(NO_SPACE_PAUSE);
+    world.leader(FromLeader::Starts(vec![unbound(2)]));
+    assert!(world.commit().iter().any(is_spawn));
+}
+
+/// Greets, and returns whether the greeting attests a clean slate.
+fn attests(world: &mut World) -> bool {
+    world.input(Input::Disconnected);
+    world.input(Input::Dialled);
+    let greets = world.commit().into_iter().find_map(|action| match action {
+        Action::Greet(greeting) => Some(greeting.is_clean),
+        _ => None,
+    });
+    greets.expect("a greeting")
+}
+
+#[test]
+fn a_new_spool_attests_until_a_leader_has_drawn_its_conclusions() {
+    let mut world = World::new();
+    assert!(!attests(&mut world), "processes of an older spool may be alive");
+    world.input(Input::Purged { is_complete: false });
+    assert!(!attests(&mut world), "some of them are");
+    world.input(Input::Purged { is_complete: true });
+    assert!(attests(&mut world));
+    // No leader has welcomed it yet.
+    world.crash();
+    assert!(!attests(&mut world), "this life has not looked");
+    world.input(Input::Purged { is_complete: true });
+    assert!(attests(&mut world));
+    // A welcome alone may be the last that the leader does; so may be a start.
+    world.leader(FromLeader::Welcome(Vec::new()));
+    world.run(attempt(0, 1));
+    assert!(attests(&mut world));
+    world.leader(FromLeader::Welcome(Vec::new()));
+    world.commit();
+    world.leader(FromLeader::HeartbeatAnswer(2));
+    assert!(!attests(&mut world));
+    world.crash();
+    world.input(Input::Purged { is_complete: true });
+    assert!(!attests(&mut world), "the note is durable");
+    world.durable = world.ledger.snapshot();
+    world.crash();
+    world.input(Input::Purged { is_complete: true });
+    assert!(!attests(&mut world), "also in a journal that was written anew");
+}
+
+#[test]
+fn a_heartbeat_of_a_session_that_began_without_the_attestation_does_not_use_it_up() {
+    let mut world = World::new();
+    assert!(!attests(&mut world));
+    world.leader(FromLeader::Welcome(Vec::new()));
+    world.input(Input::Purged { is_complete: true });
+    world.commit();
+    world.leader(FromLeader::HeartbeatAnswer(1));
+    assert!(attests(&mut world));
 }
 
 #[test]
@@ -135,13 +231,103 @@ fn a_kill_during_the_start_follows_the_spawn() {
     let mut world = World::connected();
     let id = attempt(0, 1);
     world.leader(FromLeader::Starts(vec![start(id)]));
+    assert!(world.commit().iter().any(is_spawn));
     world.leader(FromLeader::Kill { attempt: id, grace: Duration::ZERO, reason: "cancelled".into() });
-    let actions = world.commit();
-    let at = |found: fn(&Action) -> bool| actions.iter().position(found).unwrap();
-    assert!(at(|a| matches!(a, Action::Spawn(_))) < at(|a| matches!(a, Action::Kill { .. })));
+    assert!(world.commit().iter().any(|action| matches!(action, Action::Kill { .. })));
     world.spawned(id);
     world.exit(id, Ending::Ended { exit_code: Some(0) });
     assert_eq!(world.only_end().state, AttemptState::Killed);
+}
+
+fn is_spawn(action: &Action) -> bool {
+    matches!(action, Action::Spawn(_))
+}
+
+#[test]
+fn a_kill_before_the_spawn_is_released_keeps_the_process_from_starting() {
+    let mut world = World::connected();
+    let id = attempt(0, 1);
+    world.leader(FromLeader::Starts(vec![start(id)]));
+    world.leader(FromLeader::Kill { attempt: id, grace: Duration::ZERO, reason: "cancelled".into() });
+    let actions = world.commit();
+    assert!(matches!(&actions[..], [Action::Report(_, Report::Accepted)]), "{actions:?}");
+    let end = world.only_end();
+    assert_eq!((end.state, end.reason.as_str(), end.started_at), (AttemptState::Killed, "cancelled", None));
+    assert_eq!(world.ledger.live_count(), 0);
+}
+
+#[test]
+fn an_attempt_is_not_started_after_its_right_to_run_has_ended() {
+    for looks_at_time in [false, true] {
+        let mut world = World::connected();
+        let id = attempt(0, 1);
+        world.leader(FromLeader::Starts(vec![start(id)]));
+        let batch = world.ledger.take_batch().unwrap();
+        world.durable.extend_from_slice(batch.records());
+        // The disk, or the whole machine, stands still.
+        world.now.uptime = world.now.uptime + world::ORPHAN_TIMEOUT;
+        if looks_at_time {
+            world.ledger.handle_timeout(world.now);
+        }
+        let actions = world.ledger.release(world.now, batch);
+        assert!(!actions.iter().any(is_spawn), "{actions:?}");
+        let end = world.only_end();
+        assert_eq!((end.state, end.reason.as_str()), (AttemptState::Lost, "no contact to a leader for 1m"));
+        world.crash();
+        world.commit();
+        assert_eq!(world.greeting()[0].end, Some(end), "its end is durable");
+    }
+}
+
+#[test]
+fn an_attempt_is_started_until_the_last_moment_of_its_right_to_run() {
+    let mut world = World::connected();
+    world.leader(FromLeader::Starts(vec![start(attempt(0, 1))]));
+    let batch = world.ledger.take_batch().unwrap();
+    world.now.uptime = world.now.uptime + (world::ORPHAN_TIMEOUT - Duration::from_millis(1));
+    assert!(world.ledger.release(world.now, batch).iter().any(is_spawn));
+    let unbound = Start { orphan_timeout: None, ..start(attempt(1, 1)) };
+    let mut world = World::connected();
+    world.leader(FromLeader::Starts(vec![unbound]));
+    let batch = world.ledger.take_batch().unwrap();
+    world.now.uptime = world.now.uptime + world::ORPHAN_TIMEOUT * 100;
+    assert!(world.ledger.release(world.now, batch).iter().any(is_spawn));
+}
+
+#[test]
+fn a_leader_that_welcomes_gets_a_heartbeat_at_once() {
+    let mut world = World::new();
+    world.input(Input::Dialled);
+    world.commit();
+    world.pass(Duration::from_secs(3));
+    world.leader(FromLeader::Welcome(Vec::new()));
+    let is_heartbeat = |action: &&Action| matches!(action, Action::Heartbeat(_));
+    assert_eq!(world.commit().iter().filter(is_heartbeat).count(), 1);
+    world.run(attempt(0, 1));
+    world.pass(Duration::from_secs(1));
+    world.leader(FromLeader::HeartbeatAnswer(1));
+    // The right to run is counted from this heartbeat and not from the greeting three seconds before.
+    world.pass(world::ORPHAN_TIMEOUT - Duration::from_millis(1_001));
+    assert!(world.commit().is_empty());
+    world.pass(Duration::from_millis(1));
+    assert!(world.commit().iter().any(|action| matches!(action, Action::Kill { .. })));
+}
+
+#[test]
+fn a_kill_of_what_has_ended_is_answered_with_its_end() {
+    let mut world = World::connected();
+    let id = attempt(0, 1);
+    world.run(id);
+    world.exit(id, failed(3));
+    let end = world.only_end();
+    for _ in 0..2 {
+        world.leader(FromLeader::Welcome(vec![(id, Verdict::Kill)]));
+        assert_eq!(world.only_end(), end);
+    }
+    world.leader(FromLeader::Acks(vec![id]));
+    world.commit();
+    world.leader(FromLeader::Welcome(vec![(id, Verdict::Kill)]));
+    assert!(!world.commit().iter().any(|action| matches!(action, Action::Report(..))));
 }
 
 #[test]
@@ -171,7 +357,7 @@ fn an_orphan_ends_itself_counted_from_the_last_heartbeat_that_was_answered_in_ti
     world.pass(Duration::from_secs(10));
     world.input(Input::HeartbeatDue);
     world.pass(world::ANSWER_TIMEOUT);
-    world.leader(FromLeader::HeartbeatAnswer(1));
+    world.leader(FromLeader::HeartbeatAnswer(2));
     world.commit();
     // It left at 10 s, so the right to run ends at 10 s and the orphan time.
     world.pass(world::ORPHAN_TIMEOUT - world::ANSWER_TIMEOUT - Duration::from_millis(1));
@@ -192,7 +378,7 @@ fn an_answer_that_comes_too_late_does_not_count_and_the_session_is_closed() {
     world.pass(world::ANSWER_TIMEOUT + Duration::from_millis(1));
     let actions = world.commit();
     assert_eq!(actions.iter().filter(|action| **action == Action::CloseSession).count(), 1);
-    world.leader(FromLeader::HeartbeatAnswer(1));
+    world.leader(FromLeader::HeartbeatAnswer(2));
     world.pass(world::ORPHAN_TIMEOUT - Duration::from_secs(10) - world::ANSWER_TIMEOUT);
     assert!(world.commit().iter().any(|action| matches!(action, Action::Kill { .. })));
 }

@@ -71,6 +71,16 @@ pub(crate) enum LaunchFailure {
 }
 
 impl LaunchFailure {
+    /// Tells whether the disk was too full; the attempt is not at fault, and nothing of it ran.
+    pub(crate) fn is_for_space(&self) -> bool {
+        let (Self::Prepare(source) | Self::Kind(LaunchError::Prepare(source)) | Self::Spawn { source, .. }) =
+            self
+        else {
+            return false;
+        };
+        matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+
     /// Tells whether a second try would fail the same way. A disk or a process table may have room again.
     pub(crate) fn is_permanent(&self) -> bool {
         match self {

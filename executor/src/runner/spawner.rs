@@ -102,10 +102,12 @@ impl Spawner {
                     && self.registrations.blocking_send(Spawned::Child(Box::new(registered))).is_ok()
             }
             Err(failure) => {
-                let how = Ending::Failed {
-                    exit_code: None,
-                    reason: Chain(&failure).to_string(),
-                    is_permanent: failure.is_permanent(),
+                let reason = Chain(&failure).to_string();
+                let is_permanent = failure.is_permanent();
+                let how = if failure.is_for_space() {
+                    Ending::NoSpace { reason }
+                } else {
+                    Ending::Failed { exit_code: None, reason, is_permanent }
                 };
                 let exit = Exit { how, log_bytes: 0, at: SystemClock.now().wall };
                 self.registrations.blocking_send(Spawned::Nothing).is_ok()

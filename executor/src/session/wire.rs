@@ -8,7 +8,7 @@ use millrace_proto::{
     v1,
 };
 
-use crate::ledger::{End, FromLeader, Held, Report, Start, Verdict};
+use crate::ledger::{End, FromLeader, Held, Rejection, Report, Start, Verdict};
 
 /// What a leader said.
 #[derive(Debug)]
@@ -113,5 +113,14 @@ fn end(end: End) -> v1::AttemptEnd {
         started_at: end.started_at.map(millrace_common::time::Timestamp::as_micros),
         ended_at: end.ended_at.as_micros(),
         log_bytes: end.log_bytes,
+        reject_reason: reject_reason(end.rejection).into(),
+    }
+}
+
+const fn reject_reason(rejection: Option<Rejection>) -> v1::RejectReason {
+    match rejection {
+        None => v1::RejectReason::Unspecified,
+        Some(Rejection::SpaceLow) => v1::RejectReason::SpaceLow,
+        Some(Rejection::Draining) => v1::RejectReason::Draining,
     }
 }

@@ -13,7 +13,7 @@ use std::{
 use thiserror::Error;
 use tokio::sync::mpsc;
 
-use super::{Journal, begin_journal, ensure_reserve, frame};
+use super::{Journal, begin_journal, ensure_reserve, frame, has_room_for_reserve};
 use crate::ledger::{Batch, Record};
 
 /// Batches that are on their way to the disk; while there are as many, the ledger collects the next one.
@@ -65,7 +65,8 @@ impl Spool {
         // One more than batches: a rewrite may stand beside them.
         let (work, queue) = sync_channel(BATCHES_IN_FLIGHT_MAX + 1);
         let (sender, receiver) = mpsc::channel(BATCHES_IN_FLIGHT_MAX + 1);
-        let writer = Writer { journal, queue, sender, buffer: Vec::new() };
+        let has_reserve = journal.folder.join("reserve").exists();
+        let writer = Writer { journal, queue, sender, buffer: Vec::new(), has_reserve };
         let thread = thread::Builder::new().name("spool".to_owned()).spawn(move || writer.run())?;
         Ok((Self { work: Some(work), thread: Some(thread) }, receiver))
     }
@@ -109,6 +110,8 @@ struct Writer {
     queue: Receiver<Work>,
     sender: mpsc::Sender<Result<Written, WriteError>>,
     buffer: Vec<u8>,
+    /// Whether space is kept back for the time when the disk is full.
+    has_reserve: bool,
 }
 
 impl Writer {
@@ -164,18 +167,27 @@ impl Writer {
     fn write_out(&mut self) -> Result<bool, WriteError> {
         let Err(error) = self.journal.file.write_all(&self.buffer) else {
             self.journal.bytes += self.buffer.len() as u64;
+            self.renew_reserve();
             return Ok(false);
         };
-        if !matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+        if !is_full(&error) {
             return Err(WriteError::Io(error));
         }
         tracing::error!(%error, "the disk is full; the spool gives up its reserve");
         // What was written in part is taken back, or the next frame could not be found.
         self.journal.file.set_len(self.journal.bytes).map_err(WriteError::Io)?;
         let _ = fs::remove_file(self.journal.folder.join("reserve"));
+        self.has_reserve = false;
         self.journal.file.write_all(&self.buffer).map_err(WriteError::Io)?;
         self.journal.bytes += self.buffer.len() as u64;
         Ok(true)
+    }
+
+    /// Keeps space back again once there is enough of it; until then this costs one look at the disk for each write.
+    fn renew_reserve(&mut self) {
+        if !self.has_reserve && has_room_for_reserve(&self.journal.folder) {
+            self.has_reserve = ensure_reserve(&self.journal.folder).is_ok();
+        }
     }
 
     /// Begins a new journal. Tells whether the disk was too full for it; then the old one, which is whole, goes on.
@@ -189,11 +201,16 @@ impl Writer {
             Ok(file) => {
                 self.journal.file = file;
                 self.journal.bytes = (frame::MAGIC.len() + self.buffer.len()) as u64;
-                let _ = ensure_reserve(&self.journal.folder);
+                self.renew_reserve();
                 Ok(false)
             }
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => Ok(true),
+            Err(error) if is_full(&error) => Ok(true),
             Err(error) => Err(WriteError::Io(error)),
         }
     }
+}
+
+/// Tells whether a disk has no room, for anybody or for this account.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

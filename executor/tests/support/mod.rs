@@ -3,8 +3,9 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fs,
+    io::Write as _,
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, OnceLock},
     time::Duration,
@@ -81,6 +82,8 @@ pub(crate) struct Session {
     messages: Streaming<v1::ExecutorMessage>,
     sender: mpsc::Sender<Result<v1::LeaderMessage, Status>>,
     pub(crate) answers_heartbeats: bool,
+    /// What the newest heartbeat said of the executor's disk.
+    pub(crate) is_space_low: bool,
     reports: BTreeMap<AttemptId, Vec<ReportBody>>,
 }
 
@@ -105,8 +108,15 @@ impl ExecutorService for Service {
         let first = messages.message().await?.and_then(|message| message.body);
         let Some(Body::Hello(hello)) = first else { return Err(Status::invalid_argument("no hello")) };
         let (sender, receiver) = mpsc::channel(1_024);
-        let session =
-            Session { hello, term: 1, messages, sender, answers_heartbeats: true, reports: BTreeMap::new() };
+        let session = Session {
+            is_space_low: hello.is_space_low,
+            hello,
+            term: 1,
+            messages,
+            sender,
+            answers_heartbeats: true,
+            reports: BTreeMap::new(),
+        };
         self.sessions.send(session).await.map_err(|_| Status::unavailable("the test has ended"))?;
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
@@ -290,9 +300,12 @@ impl Session {
     pub(crate) async fn receive(&mut self) -> bool {
         let Ok(Some(message)) = self.messages.message().await else { return false };
         match message.body {
-            Some(Body::Heartbeat(heartbeat)) if self.answers_heartbeats => {
-                let answer = v1::HeartbeatAnswer { number: heartbeat.number };
-                self.send(LeaderBody::HeartbeatAnswer(answer)).await;
+            Some(Body::Heartbeat(heartbeat)) => {
+                self.is_space_low = heartbeat.is_space_low;
+                if self.answers_heartbeats {
+                    let answer = v1::HeartbeatAnswer { number: heartbeat.number };
+                    self.send(LeaderBody::HeartbeatAnswer(answer)).await;
+                }
             }
             Some(Body::Reports(reports)) => {
                 for report in reports.reports {
@@ -303,6 +316,16 @@ impl Session {
             _ => {}
         }
         true
+    }
+
+    /// Waits until a heartbeat says whether space is low.
+    pub(crate) async fn space_is_told(&mut self, is_low: bool) {
+        let wait = async {
+            while self.is_space_low != is_low {
+                assert!(self.receive().await, "the session ended");
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.expect("a heartbeat that says so");
     }
 
     /// Returns every end that was told of an attempt.
@@ -384,4 +407,63 @@ pub(crate) fn is_alive(pid: u32) -> bool {
 /// Waits until a process has written its number to a file.
 pub(crate) async fn pid_in(path: &Path) -> u32 {
     eventually("a file with a process number", || fs::read_to_string(path).ok()?.trim().parse().ok()).await
+}
+
+/// A small file system in memory, mounted on a folder for as long as this lives.
+pub(crate) struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// Mounts one; where that is not allowed here, `test` is recorded as skipped and nothing is returned.
+    pub(crate) fn mount(test: &str, folder: &Path, options: &str) -> Option<Self> {
+        fs::create_dir_all(folder).unwrap();
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(folder).output();
+        match mounted {
+            Ok(output) if output.status.success() => Some(Self(folder.to_owned())),
+            Ok(output) => {
+                skip(test, String::from_utf8_lossy(&output.stderr).trim());
+                None
+            }
+            Err(error) => {
+                skip(test, &error.to_string());
+                None
+            }
+        }
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+/// Records that a test cannot run here, and why.
+#[expect(
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "the test command says where skips are recorded"
+)]
+fn skip(test: &str, reason: &str) {
+    let line = format!("SKIPPED: {test}: {reason}\n");
+    eprint!("{line}");
+    if let Some(path) = std::env::var_os("MILLRACE_SKIP_FILE") {
+        let mut file = fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+        file.write_all(line.as_bytes()).unwrap();
+    }
+}
+
+/// Writes to a file until the disk is full.
+pub(crate) fn fill(path: &Path) {
+    let mut file = fs::File::create(path).unwrap();
+    // Smaller and smaller, so that not a byte is left.
+    for length in [1 << 20, 1 << 12, 1] {
+        let chunk = vec![0; length];
+        let error = loop {
+            if let Err(error) = file.write_all(&chunk) {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+    }
 }

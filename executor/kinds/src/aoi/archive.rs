@@ -100,7 +100,8 @@ pub(crate) enum ExtractError {
     Store(#[from] StoreError),
 }
 
-/// Checks that an archive can be unpacked, to the last checksum.
+/// Checks the bytes of an archive, to the last checksum. Names are checked where files are written under them: here nobody
+/// knows in which encoding they are.
 pub(crate) fn verify(path: &Path, limits: &Unpack) -> Result<(), ExtractError> {
     walk(path, limits, encoding_rs::UTF_8, None).map(drop)
 }
@@ -129,11 +130,7 @@ fn walk(
         let mut entry = archive.by_index(index).map_err(BrokenArchive::Damaged)?;
         let name = entry_name(&entry, encoding);
         check_entry(&entry, &name)?;
-        // A checked name is taken apart again where it is used: only its components are ever joined.
-        let components = name::components(&name)
-            .map_err(|source| BrokenArchive::Name { entry: name.clone(), source: source.into() })?;
-        let place = into.map(|into| components.iter().fold(into.to_owned(), |path, part| path.join(part)));
-        match place {
+        match into.map(|into| place_of(&name, into)).transpose()? {
             Some(place) if entry.is_dir() => make_dir(&place)?,
             Some(place) => write_entry(&mut entry, &name, &mut budget, &place)?,
             None => copy(&mut entry, &name, &mut budget, &mut io::sink(), Path::new("/"))?,
@@ -175,6 +172,13 @@ fn entry_name(entry: &ZipFile<'_, File>, encoding: &'static Encoding) -> String 
     let bytes = entry.name_raw();
     std::str::from_utf8(bytes)
         .map_or_else(|_| encoding.decode_without_bom_handling(bytes).0.into_owned(), ToOwned::to_owned)
+}
+
+/// Returns where an entry goes below a folder. Only the components of a checked name are ever joined.
+fn place_of(name: &str, into: &Path) -> Result<PathBuf, BrokenArchive> {
+    let components = name::components(name)
+        .map_err(|source| BrokenArchive::Name { entry: name.to_owned(), source: source.into() })?;
+    Ok(components.iter().fold(into.to_owned(), |path, part| path.join(part)))
 }
 
 fn check_entry(entry: &ZipFile<'_, File>, name: &str) -> Result<(), BrokenArchive> {
@@ -359,6 +363,21 @@ mod tests {
         assert!(verify(&case.path(), &LIMITS).unwrap_err().to_string().contains("no zip archive"));
         fs::write(case.path(), b"").unwrap();
         assert!(verify(&case.path(), &LIMITS).is_err());
+    }
+
+    #[test]
+    fn bytes_are_checked_whatever_the_encoding_of_the_names() {
+        let case = Case::new(&[("QQQQ/header.csv", b"h")]);
+        let (name, bytes) = (encoding_rs::GBK.encode("气泡").0, fs::read(case.path()).unwrap());
+        let mut renamed = bytes.clone();
+        let places: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at..].starts_with(b"QQQQ")).collect();
+        for at in places {
+            renamed[at..at + 4].copy_from_slice(&name);
+        }
+        fs::write(case.path(), renamed).unwrap();
+        verify(&case.path(), &LIMITS).unwrap();
+        assert_eq!(case.extract(), Ok(1));
+        assert!(case.folder.path().join("out/in/气泡/header.csv").is_file());
     }
 
     #[test]

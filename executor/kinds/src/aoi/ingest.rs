@@ -131,8 +131,10 @@ impl<'a> Ingestion<'a> {
 
     async fn forget_quarantined(&mut self) -> Result<(), AoiError> {
         for (source, day) in self.each_day() {
+            // First, so that a crash in between leaves an archive that is only unpacked once more.
+            let back = self.store.take_back(&source.name, day)?;
             let forgotten = self.ledger.forget_quarantined(&source.name, day).await?;
-            if forgotten > 0 {
+            if forgotten > 0 || back > 0 {
                 self.ctx.log(format_args!(
                     "{} {day}: {forgotten} quarantined files are tried again",
                     source.name

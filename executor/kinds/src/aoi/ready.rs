@@ -115,8 +115,10 @@ fn is_complete(wanted: &Wanted, looks: u8, entries: &[Entry], rule: &Readiness) 
         Readiness::MinAge(age) => wanted.version.size > 0 && is_older(wanted.version, *age),
         Readiness::Marker(pattern) => {
             let markers =
-                [pattern.replace('*', name::stem(&wanted.name)), pattern.replace('*', &wanted.name)];
-            entries.iter().any(|entry| markers.contains(&entry.name))
+                [pattern.replace('*', name::stem(&wanted.name)), pattern.replace('*', &wanted.name)]
+                    .map(|marker| marker.to_lowercase());
+            // Names of a Windows server differ in case as whoever wrote them liked it.
+            entries.iter().any(|entry| markers.contains(&entry.name.to_lowercase()))
         }
     }
 }
@@ -126,4 +128,35 @@ fn is_older(version: Version, age: Duration) -> bool {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let written = Duration::from_secs(u64::try_from(version.mtime).unwrap_or_default());
     now.checked_sub(written).is_some_and(|passed| passed >= age)
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::NaiveDate;
+
+    use super::*;
+
+    const VERSION: Version = Version { size: 3, mtime: 1_532_480_523 };
+
+    fn is_marked(name: &str, pattern: &str, beside: &str) -> bool {
+        let wanted = Wanted {
+            day: NaiveDate::default(),
+            folder: "2018/07/25".into(),
+            name: name.into(),
+            version: VERSION,
+            place: "/store".into(),
+        };
+        let entries = [name, beside].map(|name| Entry { name: name.into(), version: VERSION });
+        is_complete(&wanted, 1, &entries, &Readiness::Marker(pattern.into()))
+    }
+
+    #[test]
+    fn a_marker_stands_beside_its_archive_in_any_case() {
+        assert!(is_marked("Report (2).zip", "*.ok", "Report (2).ok"));
+        assert!(is_marked("Report (2).zip", "*.ok", "report (2).OK"));
+        assert!(is_marked("a_zip", "*.ok", "A.Ok"));
+        assert!(is_marked("a.zip", "*.done", "a.zip.done"));
+        assert!(!is_marked("a.zip", "*.ok", "b.ok"));
+        assert!(!is_marked("a.zip", "*.ok", "a.ok.part"));
+    }
 }

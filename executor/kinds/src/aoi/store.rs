@@ -6,7 +6,7 @@
 //! and renamed. One attempt at a time works on a day of a source; a lock file sees to that.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io,
     os::unix::fs::DirBuilderExt as _,
@@ -18,6 +18,8 @@ use std::{
 use chrono::NaiveDate;
 use serde_json::json;
 use thiserror::Error;
+
+use super::name;
 
 /// Time between two looks at a lock.
 const LOCK_POLL: Duration = Duration::from_millis(200);
@@ -162,6 +164,29 @@ impl Store {
         Ok(removed)
     }
 
+    /// Moves archives of a day back out of the quarantine, of several of one name the newest, and returns how many. Where
+    /// one has arrived anew, the old one stays.
+    pub(crate) fn take_back(&self, source: &str, day: NaiveDate) -> Result<usize, StoreError> {
+        let (from, to) =
+            (self.folder(Area::Quarantine, source, day), self.folder(Area::Archives, source, day));
+        make_dir(&from)?;
+        make_dir(&to)?;
+        let mut moved = 0;
+        for (file, number) in quarantined(&from)? {
+            let name = if number == 1 { file.clone() } else { format!("{file}.{number}") };
+            let (path, place) = (from.join(&name), to.join(&file));
+            if place.exists() {
+                continue;
+            }
+            fs::rename(&path, &place).map_err(StoreError::io("moved out of the quarantine", &path))?;
+            // The reason is told again, should it still hold.
+            let _ = fs::remove_file(from.join(format!("{name}.reason.json")));
+            moved += 1;
+        }
+        sync_dir(&to)?;
+        Ok(moved)
+    }
+
     /// Moves a file or folder to the quarantine with the reason beside it, and returns where it went.
     pub(crate) fn quarantine(
         &self,
@@ -188,6 +213,25 @@ impl Store {
         sync_dir(&folder)?;
         Ok(place)
     }
+}
+
+/// Returns the archives in a quarantine, each with the highest number that it has.
+fn quarantined(folder: &Path) -> Result<BTreeMap<String, u32>, StoreError> {
+    let mut newest = BTreeMap::new();
+    for entry in fs::read_dir(folder).map_err(StoreError::io("read", folder))? {
+        let entry = entry.map_err(StoreError::io("read", folder))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let (file, number) = match name.rsplit_once('.').map(|(file, number)| (file, number.parse())) {
+            Some((file, Ok(number))) => (file.to_owned(), number),
+            _ => (name, 1),
+        };
+        // Reasons and reports are no archives.
+        if name::stem(&file) != file && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            let known = newest.entry(file).or_insert(number);
+            *known = number.max(*known);
+        }
+    }
+    Ok(newest)
 }
 
 /// Returns the days that have a folder `yyyy/mm/dd` below a folder.
@@ -255,6 +299,30 @@ mod tests {
             assert!(reason.contains("it is broken"), "{reason}");
         }
         assert!(!broken.exists());
+    }
+
+    #[test]
+    fn the_newest_archive_of_a_name_comes_back_out_of_the_quarantine() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path().join("store")).unwrap();
+        let (broken, report) = (folder.path().join("a.zip"), folder.path().join("r"));
+        for content in ["1", "2"] {
+            fs::write(&broken, content).unwrap();
+            store.quarantine("pva", DAY, &broken, "it is broken").unwrap();
+        }
+        fs::create_dir(&report).unwrap();
+        store.quarantine("pva", DAY, &report, "it is broken").unwrap();
+        assert_eq!(store.take_back("pva", DAY).unwrap(), 1);
+        let place = store.folder(Area::Archives, "pva", DAY).join("a.zip");
+        assert_eq!(fs::read_to_string(&place).unwrap(), "2");
+        // The older one does not take the place of the newer.
+        assert_eq!(store.take_back("pva", DAY).unwrap(), 0);
+        assert_eq!(fs::read_to_string(&place).unwrap(), "2");
+        let quarantine = store.folder(Area::Quarantine, "pva", DAY);
+        let names = fs::read_dir(&quarantine).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
+        names.sort();
+        assert_eq!(names, ["a.zip", "a.zip.reason.json", "r", "r.reason.json"]);
     }
 
     #[test]

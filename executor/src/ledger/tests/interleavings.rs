@@ -13,7 +13,7 @@ use millrace_common::{
 };
 use proptest::prelude::*;
 
-use super::world::{World, attempt, failed, start, succeeded};
+use super::world::{ORPHAN_TIMEOUT, World, attempt, failed, start, succeeded};
 use crate::ledger::*;
 
 #[derive(Debug, Clone, Copy)]
@@ -166,7 +166,7 @@ impl Observer {
     fn commit(&mut self) {
         let Some(batch) = self.queue.pop_front().or_else(|| self.world.ledger.take_batch()) else { return };
         self.world.durable.extend_from_slice(batch.records());
-        for action in batch.release() {
+        for action in self.world.ledger.release(self.world.now, batch) {
             self.observe(action);
         }
     }
@@ -190,7 +190,9 @@ impl Observer {
             }
             Action::Report(id, Report::Ended(end)) => self.on_end_told(id, &end),
             Action::Report(id, _) => assert!(self.is_intended(id), "{id} was told before it was durable"),
-            Action::Greet { held, .. } | Action::Heartbeat { held, .. } => self.on_account(held),
+            Action::Greet(Greeting { held, .. }) | Action::Heartbeat(Heartbeat { held, .. }) => {
+                self.on_account(held);
+            }
             Action::Discard(_) | Action::CloseSession => {}
         }
     }
@@ -198,6 +200,8 @@ impl Observer {
     fn on_spawn(&mut self, id: AttemptId) {
         assert!(self.spawned.insert(id), "{id} was spawned twice");
         assert!(self.is_intended(id), "{id} was spawned before its intent was durable");
+        let until = self.world.ledger.contact() + ORPHAN_TIMEOUT;
+        assert!(self.world.now.uptime < until, "{id} was spawned after its right to run had ended");
         let is_same = |other: &AttemptId| -> bool { other.instance == InstanceId { ..id.instance } };
         assert!(!self.processes.keys().any(is_same), "two attempts of one task instance live at once");
         self.processes.insert(id, false);

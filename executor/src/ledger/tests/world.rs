@@ -75,11 +75,12 @@ impl World {
         Self { ledger: Ledger::new(spool(), limits()), durable: Vec::new(), now }
     }
 
-    /// A world with a session.
+    /// A world with a session whose first heartbeat was answered.
     pub(super) fn connected() -> Self {
         let mut world = Self::new();
         world.input(Input::Dialled);
         world.leader(FromLeader::Welcome(Vec::new()));
+        world.leader(FromLeader::HeartbeatAnswer(1));
         world.commit();
         world
     }
@@ -122,7 +123,7 @@ impl World {
     pub(super) fn commit(&mut self) -> Vec<Action> {
         let Some(batch) = self.ledger.take_batch() else { return Vec::new() };
         self.durable.extend_from_slice(batch.records());
-        batch.release()
+        self.ledger.release(self.now, batch)
     }
 
     /// Commits, and returns the one end that is reported.
@@ -144,7 +145,7 @@ impl World {
     pub(super) fn greeting(&mut self) -> Vec<Held> {
         self.input(Input::Dialled);
         let greeting = self.commit().into_iter().find_map(|action| match action {
-            Action::Greet { held, .. } => Some(held),
+            Action::Greet(greeting) => Some(greeting.held),
             _ => None,
         });
         greeting.expect("a greeting")
