@@ -2,23 +2,26 @@
 
 use std::path::PathBuf;
 
+use chrono_tz::Tz;
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValuesParser};
 use clap_complete::Shell;
 use millrace_common::{state::RunState, time::Timestamp};
 
 /// Exit codes, as `--help` shows them.
-const EXIT_CODES: &str = "\
+pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
-  0  done
-  1  what was asked for failed: a run did not succeed, a definition has problems
-  2  the command line is wrong, or a file of it cannot be read or written
-  3  no master could be reached, or it does not lead
-  4  the master refused: not found, or not possible now
-  5  the token is missing or wrong
+  0    done
+  1    what was asked for failed: a run did not succeed, a definition has problems
+  2    the command line is wrong, or a file of it cannot be read or written
+  3    no master could be reached, or it does not lead
+  4    the master refused: not found, or not possible now
+  5    the token is missing or wrong
+  130  interrupted while waiting; the run goes on
 
 Environment:
   MILLRACE_MASTER      address of the master, such as http://127.0.0.1:7070
-  MILLRACE_TOKEN_FILE  file that holds the token";
+  MILLRACE_TOKEN_FILE  file that holds the token
+  NO_COLOR             no colours, whatever the terminal can do";
 
 /// Talks to a Millrace master: workflows, runs, executors.
 #[derive(Debug, Parser)]
@@ -86,10 +89,13 @@ pub(crate) enum Command {
     },
     /// Starts a run.
     Run(Run),
-    /// Lists things.
+    /// Lists workflows, or runs.
+    #[command(args_conflicts_with_subcommands = true)]
     List {
         #[command(subcommand)]
-        what: List,
+        what: Option<List>,
+        #[command(flatten)]
+        page: Page,
     },
     /// Shows a run, or the definition of a workflow.
     Show {
@@ -177,18 +183,30 @@ pub(crate) struct Logs {
 pub(crate) struct Run {
     /// The workflow's name.
     pub(crate) workflow: String,
-    /// A parameter; its value is read as JSON where it is JSON, else as text.
+    /// A parameter; may be repeated.
     #[arg(short, long = "param", value_name = "NAME=VALUE")]
     pub(crate) params: Vec<String>,
-    /// What the run is about, such as 2026-01-31 (its first moment in UTC) or 2026-01-31T02:30:00+08:00; now where absent.
+    /// What the run is about: a day such as 2026-01-31 (its first moment in the time zone of the workflow's schedule) or a
+    /// time such as 2026-01-31T02:30:00+08:00; now where absent.
     #[arg(long, value_name = "TIME", value_parser = logical_date)]
-    pub(crate) logical_date: Option<Timestamp>,
+    pub(crate) logical_date: Option<LogicalDate>,
     /// The same key gives the same run, however often this is repeated; a new key where absent.
     #[arg(long, value_name = "TEXT")]
     pub(crate) key: Option<String>,
     /// Waits until it has ended, showing how it goes; exit code 1 unless it succeeds.
+    ///
+    /// Ctrl-C ends the waiting; the run goes on.
     #[arg(long)]
     pub(crate) wait: bool,
+}
+
+/// What a run is about, as it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum LogicalDate {
+    /// A day; when it begins depends on the workflow's time zone.
+    Day(String),
+    /// A point in time.
+    Time(Timestamp),
 }
 
 #[derive(Debug, Subcommand)]
@@ -245,9 +263,10 @@ pub(crate) enum Picture {
     Svg,
 }
 
-fn logical_date(text: &str) -> Result<Timestamp, String> {
-    let as_day = || Timestamp::parse(&format!("{text}T00:00:00Z"));
+fn logical_date(text: &str) -> Result<LogicalDate, String> {
+    let day = || Timestamp::start_of_day(text, Tz::UTC).map(|_| LogicalDate::Day(text.to_owned()));
     Timestamp::parse(text)
-        .or_else(as_day)
-        .ok_or_else(|| format!("{text:?} is neither a day such as 2026-01-31 nor an RFC 3339 time"))
+        .map(LogicalDate::Time)
+        .or_else(day)
+        .ok_or_else(|| "it is neither a day such as 2026-01-31 nor an RFC 3339 time".to_owned())
 }

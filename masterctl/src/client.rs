@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use millrace_common::text::ShowDuration;
 use millrace_proto::{MESSAGE_BYTES_MAX, v1::control_service_client::ControlServiceClient};
 use millrace_runtime::{chain::Chain, token};
@@ -35,15 +35,14 @@ pub(crate) type Client = ControlServiceClient<InterceptedService<Channel, Bearer
 
 /// Connects to the master that the command line names. A connection that breaks later is opened again by the next call.
 pub(crate) async fn connect(global: &Global) -> Result<Client, Failure> {
-    let bearer = bearer(global)?;
-    let endpoint = Endpoint::from_shared(global.master.clone())
-        .with_context(|| format!("{:?} is not an address such as http://127.0.0.1:7070", global.master))?
+    let endpoint = endpoint(&global.master)?
         .connect_timeout(CONNECT_TIMEOUT)
         .timeout(ANSWER_TIMEOUT)
         .http2_keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE)
         .keep_alive_while_idle(true)
         .tcp_nodelay(true);
+    let bearer = bearer(global)?;
     let channel = endpoint.connect().await.map_err(|error| {
         let (master, cause) = (&global.master, Chain(&error));
         Failure::Unreachable(format!("no master answers at {master}: {cause}; name another with --master"))
@@ -51,6 +50,19 @@ pub(crate) async fn connect(global: &Global) -> Result<Client, Failure> {
     Ok(ControlServiceClient::with_interceptor(channel, bearer)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX))
+}
+
+/// Reads the address of a master. The token would travel in clear where somebody trusted in `https`, so that is refused.
+fn endpoint(master: &str) -> anyhow::Result<Endpoint> {
+    let wrong = || format!("{master:?} is not an address such as http://127.0.0.1:7070");
+    let endpoint = Endpoint::from_shared(master.to_owned()).with_context(wrong)?;
+    match endpoint.uri().scheme_str() {
+        Some("http") => Ok(endpoint),
+        Some("https") => {
+            Err(anyhow!("{master} cannot be reached: there is no TLS in this build, write http://"))
+        }
+        Some(_) | None => Err(anyhow!(wrong())),
+    }
 }
 
 fn bearer(global: &Global) -> Result<Bearer, Failure> {
@@ -113,5 +125,24 @@ impl Patience {
         self.waited += pause;
         self.pause = (self.pause * 2).min(PAUSE_MAX);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_addresses_are_taken() {
+        assert!(endpoint("http://127.0.0.1:7070").is_ok());
+        for (wrong, word) in [
+            ("127.0.0.1:7070", "http://127.0.0.1:7070"),
+            ("localhost", "http://127.0.0.1:7070"),
+            ("not an address", "http://127.0.0.1:7070"),
+            ("https://127.0.0.1:7070", "no TLS"),
+        ] {
+            let problem = format!("{:#}", endpoint(wrong).unwrap_err());
+            assert!(problem.contains(word), "{wrong}: {problem}");
+        }
     }
 }

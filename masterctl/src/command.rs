@@ -12,7 +12,7 @@ use millrace_common::definition;
 use crate::{
     cli::{Arguments, Cluster, Command, Executor, List},
     failure::Failure,
-    output::emit,
+    output::{emit, written},
 };
 
 /// Runs the command that was given.
@@ -22,8 +22,10 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Validate { paths } => workflow::validate(&paths, global.output),
         Command::Apply { paths, dry_run } => workflow::apply(&global, &paths, dry_run).await,
         Command::Run(start) => run::start(&global, start).await,
-        Command::List { what: List::Workflows { page } } => workflow::list(&global, page).await,
-        Command::List { what: List::Runs { workflow, state, page } } => {
+        Command::List { what: None, page } | Command::List { what: Some(List::Workflows { page }), .. } => {
+            workflow::list(&global, page).await
+        }
+        Command::List { what: Some(List::Runs { workflow, state, page }), .. } => {
             run::list(&global, workflow, state, page).await
         }
         Command::Show { what } => run::show(&global, &what).await,
@@ -37,7 +39,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Executor { what: Executor::List } => cluster::executors(&global).await,
         Command::Cluster { what: Cluster::Status } => cluster::status(&global).await,
         Command::Schema => {
-            emit(format!("{:#}\n", definition::schema()).as_bytes())?;
+            emit(written(&definition::schema(), global.output)?.as_bytes())?;
             Ok(())
         }
         Command::Completion { shell } => {

@@ -11,8 +11,8 @@ use millrace_common::{
     limits::PROBLEMS_MAX,
 };
 
-/// Columns of what is shown: wide enough for a definition, narrow enough for a terminal.
-const WIDTH: usize = 100;
+/// Columns of what is shown where there is no narrower terminal.
+const WIDTH_MAX: usize = 100;
 
 /// Returns a report for each problem.
 pub(crate) fn reports(name: &str, text: &str, rejected: &Rejected) -> Vec<Report> {
@@ -52,7 +52,7 @@ pub(crate) fn shown(reports: &[Report]) -> String {
     let styles = if wants_colours() { ThemeStyles::ansi() } else { ThemeStyles::none() };
     let theme = GraphicalTheme { characters: ThemeCharacters::unicode(), styles };
     let handler = GraphicalReportHandler::new_themed(theme)
-        .with_width(WIDTH)
+        .with_width(width())
         .with_links(false)
         .without_syntax_highlighting();
     let mut text = String::new();
@@ -63,6 +63,11 @@ pub(crate) fn shown(reports: &[Report]) -> String {
     }
     text.truncate(text.trim_end().len());
     text
+}
+
+fn width() -> usize {
+    let terminal = comfy_table::Table::new().use_stderr().width();
+    terminal.filter(|width| *width > 0).map_or(WIDTH_MAX, |width| usize::from(width).min(WIDTH_MAX))
 }
 
 #[expect(clippy::disallowed_methods, reason = "the common switch of all programs, no setting of this one")]

@@ -23,6 +23,8 @@ pub(crate) enum Failure {
     Unreachable(String),
     /// A master answered with an error.
     Refused(Status),
+    /// A person did not want to wait any longer; says what goes on without them.
+    Interrupted(String),
     /// Something about one of several things.
     At(String, Box<Failure>),
 }
@@ -50,7 +52,9 @@ impl Failure {
             Self::Unreachable(_) => true,
             Self::Refused(status) => exit_code(status.code()) == UNREACHABLE,
             Self::At(_, failure) => failure.is_away(),
-            Self::Unsuccessful | Self::Input(_) | Self::Local(_) | Self::Token(_) => false,
+            Self::Unsuccessful | Self::Input(_) | Self::Local(_) | Self::Token(_) | Self::Interrupted(_) => {
+                false
+            }
         }
     }
 
@@ -76,6 +80,7 @@ impl Failure {
             Self::Local(error) => (format!("error: {}", Chain(error.as_ref())), USAGE),
             Self::Token(problem) => (format!("error: {problem}"), TOKEN),
             Self::Unreachable(problem) => (format!("error: {problem}"), UNREACHABLE),
+            Self::Interrupted(what) => (what, INTERRUPTED),
             Self::Refused(status) => {
                 let message = match status.code() {
                     Code::Cancelled | Code::DeadlineExceeded => {
@@ -95,6 +100,8 @@ const USAGE: u8 = 2;
 const UNREACHABLE: u8 = 3;
 const REFUSED: u8 = 4;
 const TOKEN: u8 = 5;
+/// 128 and the number of SIGINT, as shells show it.
+const INTERRUPTED: u8 = 130;
 
 fn exit_code(code: Code) -> u8 {
     match code {
@@ -132,6 +139,7 @@ mod tests {
             (refused(Code::Internal, ""), "error: the master answered Internal", 4),
             (refused(Code::Unauthenticated, "no"), "error: no", 5),
             (Failure::Token("no token".to_owned()), "error: no token", 5),
+            (Failure::Interrupted("it goes on".to_owned()), "it goes on", 130),
             (
                 Failure::At("a.yaml".to_owned(), Box::new(refused(Code::Internal, "broken"))),
                 "error: a.yaml: broken",
@@ -141,5 +149,14 @@ mod tests {
         for (failure, text, code) in rows {
             assert_eq!(failure.told(), (text.to_owned(), code));
         }
+    }
+
+    #[test]
+    fn the_help_tells_every_code() {
+        let told: Vec<u8> = crate::cli::EXIT_CODES
+            .lines()
+            .filter_map(|line| line.strip_prefix("  ")?.split(' ').next()?.parse().ok())
+            .collect();
+        assert_eq!(told, [0, UNSUCCESSFUL, USAGE, UNREACHABLE, REFUSED, TOKEN, INTERRUPTED]);
     }
 }

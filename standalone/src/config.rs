@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use millrace_common::{
     connection::{Connection, Engine},
     id::ConnectionName,
@@ -43,7 +43,19 @@ pub(crate) fn load(file: Option<&Path>, data: Option<PathBuf>) -> anyhow::Result
         ("executor.token_file", path(data.join("token"))),
         ("executor.data_dir", path(data.join("executor"))),
     ];
-    Ok(config::load(file, "MILLRACE_STANDALONE_", &settings)?)
+    let config: StandaloneConfig = config::load(file, "MILLRACE_STANDALONE_", &settings)?;
+    let problems = config.problems();
+    ensure!(problems.is_empty(), "the settings are refused: {}", problems.join("; "));
+    Ok(config)
+}
+
+impl StandaloneConfig {
+    /// Returns all that is wrong with the settings of both halves.
+    fn problems(&self) -> Vec<String> {
+        let master = self.master.problems().into_iter().map(|problem| format!("master: {problem}"));
+        let executor = self.executor.problems().into_iter().map(|problem| format!("executor: {problem}"));
+        master.chain(executor).collect()
+    }
 }
 
 /// Returns the settings of the demo, whose input is below `root`.

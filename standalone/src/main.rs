@@ -10,11 +10,23 @@ mod node;
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use millrace_runtime::{shutdown, telemetry};
+use millrace_runtime::{Chain, shutdown, telemetry};
+
+/// Exit codes, as `--help` shows them; those of a master, because there is one inside.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0   stopped as it was told to; the demo: every task succeeded
+  1   it could not start, or could not go on serving; the demo: a task failed
+  2   the command line or the settings are wrong
+  70  an invariant is broken: a fault of this program
+  75  it could no longer commit, or another master leads: to be started again";
+
+/// Exit code where the settings are wrong; the same as for the command line.
+const USAGE: u8 = 2;
 
 /// Millrace in one process: a scheduler for data tasks with its own executor, on embedded defaults.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(version, about, after_help = EXIT_CODES)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -24,7 +36,8 @@ struct Arguments {
 enum Command {
     /// Runs until it is told to stop.
     Run {
-        /// Settings in TOML, with the tables `master` and `executor`.
+        /// Settings in TOML, with the tables `master` and `executor`; environment variables such as
+        /// MILLRACE_STANDALONE_MASTER__LISTEN go over it.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
         /// Folder of everything that is kept: database, token, spool, output.
@@ -45,30 +58,51 @@ enum Command {
     RunKind,
 }
 
-fn main() -> anyhow::Result<ExitCode> {
-    match Arguments::parse().command {
+fn main() -> ExitCode {
+    let ended = match Arguments::parse().command {
         // First and alone: an attempt's process needs nothing of what follows.
-        Command::RunKind => {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            Ok(runtime.block_on(millrace_executor::run_kind_main()))
-        }
+        Command::RunKind => run_kind(),
         Command::Run { config, data } => run(config.as_deref(), data),
-        Command::Demo { data, keep } => {
-            telemetry::init("warn", telemetry::Format::Text)?;
-            runtime()?.block_on(async {
-                Box::pin(shutdown::run_until_signalled(|token| demo::run(data, keep, token))).await?
-            })
-        }
-    }
+        Command::Demo { data, keep } => demo(data, keep),
+    };
+    ended.unwrap_or_else(|error| {
+        told(&Chain(error.as_ref()));
+        ExitCode::from(millrace_master::exit_code(&error))
+    })
+}
+
+fn run_kind() -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(millrace_executor::run_kind_main()))
+}
+
+fn demo(data: Option<PathBuf>, keep: bool) -> anyhow::Result<ExitCode> {
+    telemetry::init("warn", telemetry::Format::Text)?;
+    runtime()?.block_on(async {
+        Box::pin(shutdown::run_until_signalled(|token| demo::run(data, keep, token))).await?
+    })
 }
 
 fn run(file: Option<&std::path::Path>, data: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     telemetry::init("info", telemetry::Format::Text)?;
-    let config = config::load(file, data)?;
+    let config = match config::load(file, data) {
+        Ok(config) => config,
+        Err(error) => {
+            told(&Chain(error.as_ref()));
+            return Ok(ExitCode::from(USAGE));
+        }
+    };
     runtime()?.block_on(async {
         Box::pin(shutdown::run_until_signalled(|token| Box::pin(node::run(config, token, |_| {})))).await?
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says why the program ends. Not through the log, whose filter may hide it.
+fn told(error: &dyn std::fmt::Display) {
+    use std::io::Write as _;
+    // Nobody can be told that standard error is gone.
+    let _ = writeln!(std::io::stderr(), "error: {error}");
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {

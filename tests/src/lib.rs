@@ -153,18 +153,24 @@ impl Standalone {
         &self.folder
     }
 
+    /// Prepares a program, such as `masterctl` or a shell that calls it, to talk to this one.
+    #[must_use]
+    pub fn caller(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env("MILLRACE_MASTER", format!("http://127.0.0.1:{}", self.port))
+            .env("MILLRACE_TOKEN_FILE", self.folder.join("token"))
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null());
+        command
+    }
+
     /// Runs `masterctl` against it.
     ///
     /// # Errors
     /// Where the program cannot be started; what it says is in the output.
     pub fn masterctl(&self, arguments: &[&str]) -> anyhow::Result<Output> {
-        Ok(Command::new(program("masterctl")?)
-            .args(arguments)
-            .env("MILLRACE_MASTER", format!("http://127.0.0.1:{}", self.port))
-            .env("MILLRACE_TOKEN_FILE", self.folder.join("token"))
-            .env("NO_COLOR", "1")
-            .stdin(Stdio::null())
-            .output()?)
+        Ok(self.caller(&program("masterctl")?).args(arguments).output()?)
     }
 
     /// Runs `masterctl`, which must succeed, and returns its output.

@@ -10,7 +10,7 @@ use crate::{
     cli::Global,
     client,
     failure::Failure,
-    output::{Printable, print, table},
+    output::{Printable, one_line, print, table},
 };
 
 pub(super) async fn executors(global: &Global) -> Result<(), Failure> {
@@ -40,6 +40,7 @@ impl Printable for Executors {
                 "kinds": executor.kinds,
                 "version": executor.version,
                 "silent_ms": executor.silent_ms,
+                "is_space_low": executor.is_space_low,
             })
         };
         json!({ "executors": self.0.executors.iter().map(one).collect::<Vec<_>>() })
@@ -53,15 +54,21 @@ impl Printable for Executors {
                 executor.silent_ms.map(|silent| ShowDuration(Duration::from_millis(silent)).to_string());
             vec![
                 executor.name.clone(),
-                executor.state.clone(),
+                if executor.is_space_low {
+                    format!("{}, short of disk space", executor.state)
+                } else {
+                    executor.state.clone()
+                },
                 format!("{}/{}", executor.slots_used, executor.slots),
                 labels.join(","),
-                executor.kinds.join(","),
                 silent.unwrap_or_default(),
                 executor.version.clone(),
+                // With spaces, so that a narrow terminal has where to break the line.
+                executor.kinds.join(" "),
             ]
         });
-        table(&["executor", "state", "slots", "labels", "kinds", "silent for", "version"], rows.collect())
+        let header = ["executor", "state", "slots", "labels", "silent for", "version", "kinds"];
+        table(&header, &["version", "labels", "silent for"], rows.collect())
     }
 }
 
@@ -87,15 +94,17 @@ impl Printable for Status {
 
     fn text(&self) -> String {
         let Self(cluster) = self;
-        let rows = vec![
-            vec!["leader".to_owned(), cluster.holder.clone()],
-            vec!["term".to_owned(), cluster.term.to_string()],
-            vec!["version".to_owned(), cluster.version.clone()],
-            vec!["store".to_owned(), cluster.store.clone()],
-            vec!["unfinished runs".to_owned(), cluster.runs_live.to_string()],
-            vec!["live attempts".to_owned(), cluster.attempts_live.to_string()],
-            vec!["tasks that wait for a place".to_owned(), cluster.ready.to_string()],
+        let rows = [
+            ("leader", cluster.holder.clone()),
+            ("term", cluster.term.to_string()),
+            ("version", cluster.version.clone()),
+            ("store", cluster.store.clone()),
+            ("unfinished runs", cluster.runs_live.to_string()),
+            ("live attempts", cluster.attempts_live.to_string()),
+            ("tasks that wait for a place", cluster.ready.to_string()),
         ];
-        table(&["cluster", ""], rows)
+        let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+        let line = |(name, value): &(&str, String)| format!("{name:<width$}  {}\n", one_line(value));
+        rows.iter().map(line).collect()
     }
 }

@@ -1,36 +1,47 @@
 //! Runs: start, watch, show, stop, explain.
 
+mod params;
 mod progress;
 mod view;
 
-use std::io::Write as _;
-
-use anyhow::{Context, anyhow};
-use millrace_common::{id::RunId, state::RunState, time::Timestamp};
+use anyhow::anyhow;
+use chrono_tz::Tz;
+use millrace_common::{
+    definition,
+    id::{RunId, WorkflowName},
+    state::RunState,
+    time::Timestamp,
+    workflow::Workflow,
+};
 use millrace_proto::v1;
-use serde_json::{Map, Value};
+use tonic::Code;
 use uuid::Uuid;
 
 use self::{
     progress::Progress,
-    view::{Explained, Moved, RunView, Runs, Started},
+    view::{Ended, Explained, Moved, RunView, Runs, Started},
 };
-use super::workflow::Definition;
+use super::workflow::{Definition, with_nearest};
 use crate::{
-    cli::{Format, Global, Logs, Page, Run},
+    cli::{Format, Global, LogicalDate, Logs, Page, Run},
     client::{self, Client, Patience},
     failure::Failure,
-    output::{Reader, emit, print},
+    output::{Reader, emit, print, say},
 };
 
 pub(super) async fn start(global: &Global, run: Run) -> Result<(), Failure> {
     let Run { workflow, params, logical_date, key, wait } = run;
-    let params = parse_params(&params)?;
+    let params = params::split(&params)?;
     let mut client = client::connect(global).await?;
+    let needs_definition = !params.is_empty() || matches!(logical_date, Some(LogicalDate::Day(_)));
+    let definition = if needs_definition { definition(&mut client, &workflow).await? } else { None };
+    let declared = definition.as_ref().map(|workflow| workflow.params.clone()).unwrap_or_default();
     let request = v1::StartRunRequest {
         workflow,
-        params,
-        logical_date: logical_date.map(Timestamp::as_micros),
+        params: params::object(&params, &declared),
+        logical_date: logical_date
+            .and_then(|date| moment(date, definition.as_ref()))
+            .map(Timestamp::as_micros),
         // With a key the request can be repeated where its answer was lost.
         idempotency_key: key.unwrap_or_else(|| format!("masterctl-{}", Uuid::now_v7())),
     };
@@ -38,16 +49,32 @@ pub(super) async fn start(global: &Global, run: Run) -> Result<(), Failure> {
     let started = loop {
         match client.start_run(request.clone()).await {
             Ok(started) => break started.into_inner(),
+            Err(status) if status.code() == Code::NotFound => {
+                return Err(with_nearest(&mut client, &request.workflow, status).await);
+            }
             Err(status) => patience.wait(status.into(), say).await?,
         }
     };
     after_start(global, &mut client, started, wait).await
 }
 
-/// Says something beside the output.
-fn say(text: &str) {
-    // Nobody can be told that standard error is gone.
-    let _ = writeln!(std::io::stderr(), "{text}");
+/// Returns the definition in force, to read what a person wrote as the workflow declares it; nothing where this build
+/// cannot read it, because the master decides in the end.
+async fn definition(client: &mut Client, name: &str) -> Result<Option<Workflow>, Failure> {
+    let request = v1::GetWorkflowRequest { name: name.to_owned(), version: 0 };
+    match client.get_workflow(request).await {
+        Ok(found) => Ok(definition::parse(&found.into_inner().source).ok()),
+        Err(status) if status.code() == Code::NotFound => Err(with_nearest(client, name, status).await),
+        Err(status) => Err(status.into()),
+    }
+}
+
+fn moment(date: LogicalDate, workflow: Option<&Workflow>) -> Option<Timestamp> {
+    let zone = workflow.and_then(|workflow| workflow.schedule.as_ref()).map(|schedule| schedule.timezone);
+    match date {
+        LogicalDate::Time(time) => Some(time),
+        LogicalDate::Day(day) => Timestamp::start_of_day(&day, zone.unwrap_or(Tz::UTC)),
+    }
 }
 
 async fn after_start(
@@ -60,10 +87,28 @@ async fn after_start(
         print(&Started(started), global.output)?;
         return Ok(());
     }
-    let ended = watch(client, &started.run, global.output).await?;
+    let run = started.run;
+    say(&format!("run {run} {}", if started.existed { "was started before" } else { "is started" }));
+    let ended = tokio::select! {
+        biased;
+        // Unhandled, it would leave half a picture and a person who does not know what became of the run.
+        Ok(()) = tokio::signal::ctrl_c() => return Err(Failure::Interrupted(goes_on(&run))),
+        ended = watch(client, &run, global.output) => ended,
+    };
+    let ended = ended.inspect_err(|failure| {
+        if failure.is_away() {
+            say(&goes_on(&run));
+        }
+    })?;
     let state = state_of(&ended);
-    print(&RunView(ended), global.output)?;
+    print(&Ended(RunView(ended)), global.output)?;
     if state == Some(RunState::Success) { Ok(()) } else { Err(Failure::Unsuccessful) }
+}
+
+fn goes_on(run: &str) -> String {
+    format!(
+        "nobody waits for run {run} any more, and it goes on: `masterctl show {run}` shows it, `masterctl cancel {run}` ends it"
+    )
 }
 
 fn state_of(view: &v1::GetRunResponse) -> Option<RunState> {
@@ -72,30 +117,27 @@ fn state_of(view: &v1::GetRunResponse) -> Option<RunState> {
 
 /// Follows a run to its end, showing it to a person, over restarts of the master.
 async fn watch(client: &mut Client, run: &str, format: Format) -> Result<v1::GetRunResponse, Failure> {
-    let mut progress = (format == Format::Table).then(|| Progress::new(run));
+    let mut progress = Progress::new(run, format);
     let mut patience = Patience::default();
     loop {
-        let failure = match watch_once(client, run, progress.as_mut(), &mut patience).await {
+        let failure = match watch_once(client, run, &mut progress, &mut patience).await {
             Ok(ended) => return Ok(ended),
             Err(failure) => failure,
         };
-        let say = |text: &str| progress.as_ref().map_or_else(|| say(text), |progress| progress.say(text));
-        patience.wait(failure, say).await?;
+        patience.wait(failure, |text| progress.say(text)).await?;
     }
 }
 
 async fn watch_once(
     client: &mut Client,
     run: &str,
-    mut progress: Option<&mut Progress>,
+    progress: &mut Progress,
     patience: &mut Patience,
 ) -> Result<v1::GetRunResponse, Failure> {
     let mut views = client.watch_run(v1::GetRunRequest { run: run.to_owned() }).await?.into_inner();
     while let Some(view) = views.message().await? {
         patience.answered();
-        if let Some(progress) = &mut progress {
-            progress.update(&view);
-        }
+        progress.update(&view);
         if state_of(&view).is_some_and(RunState::is_final) {
             return Ok(view);
         }
@@ -103,17 +145,13 @@ async fn watch_once(
     Err(Failure::Unreachable("the master ended the watch before the run had ended".to_owned()))
 }
 
-/// Reads `name=value` pairs; a value that is JSON is taken as such, anything else as text.
-fn parse_params(pairs: &[String]) -> anyhow::Result<String> {
-    let mut params = Map::new();
-    for pair in pairs {
-        let (name, value) = pair.split_once('=').with_context(|| format!("{pair:?} is not NAME=VALUE"))?;
-        let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
-        if params.insert(name.to_owned(), value).is_some() {
-            return Err(anyhow!("parameter {name} is given twice"));
-        }
+/// Refuses what cannot be the id of a run, and says where ids are; names of workflows are a common slip.
+fn run_id(text: String) -> Result<String, Failure> {
+    if text.parse::<RunId>().is_ok() {
+        return Ok(text);
     }
-    Ok(Value::Object(params).to_string())
+    let of = if text.parse::<WorkflowName>().is_ok() { format!(" --workflow {text}") } else { String::new() };
+    Err(anyhow!("{text:?} is not the id of a run; `masterctl list runs{of}` shows ids").into())
 }
 
 pub(super) async fn list(
@@ -141,14 +179,17 @@ pub(super) async fn show(global: &Global, what: &str) -> Result<(), Failure> {
         print(&RunView(run), global.output)?;
     } else {
         let request = v1::GetWorkflowRequest { name: what.to_owned(), version: 0 };
-        let workflow = client.get_workflow(request).await?.into_inner();
-        print(&Definition(workflow), global.output)?;
+        match client.get_workflow(request).await {
+            Ok(workflow) => print(&Definition(workflow.into_inner()), global.output)?,
+            Err(status) => return Err(with_nearest(&mut client, what, status).await),
+        }
     }
     Ok(())
 }
 
 pub(super) async fn logs(global: &Global, logs: Logs) -> Result<(), Failure> {
     let Logs { run, task, attempt, follow } = logs;
+    let run = run_id(run)?;
     let mut client = client::connect(global).await?;
     let mut request = v1::ReadOutputRequest { run, task, attempt: attempt.unwrap_or(0), offset: 0, follow };
     let mut patience = Patience::default();
@@ -179,16 +220,23 @@ async fn copy_output(
 }
 
 pub(super) async fn cancel(global: &Global, run: String) -> Result<(), Failure> {
+    let run = run_id(run)?;
     let state = client::connect(global)
         .await?
         .cancel_run(v1::RunRequest { run: run.clone() })
         .await?
         .into_inner()
         .state;
-    moved(global, run, state)
+    let is_over = state.parse::<RunState>().is_ok_and(RunState::is_final);
+    moved(global, run, state)?;
+    if !is_over {
+        say("nothing new of it starts; what runs of it is being ended");
+    }
+    Ok(())
 }
 
 pub(super) async fn pause(global: &Global, run: String) -> Result<(), Failure> {
+    let run = run_id(run)?;
     let state = client::connect(global)
         .await?
         .pause_run(v1::RunRequest { run: run.clone() })
@@ -199,6 +247,7 @@ pub(super) async fn pause(global: &Global, run: String) -> Result<(), Failure> {
 }
 
 pub(super) async fn resume(global: &Global, run: String) -> Result<(), Failure> {
+    let run = run_id(run)?;
     let state = client::connect(global)
         .await?
         .resume_run(v1::RunRequest { run: run.clone() })
@@ -214,28 +263,17 @@ fn moved(global: &Global, run: String, state: String) -> Result<(), Failure> {
 }
 
 pub(super) async fn retry(global: &Global, run: String, wait: bool) -> Result<(), Failure> {
+    let run = run_id(run)?;
     let mut client = client::connect(global).await?;
     let started = client.retry_run(v1::RunRequest { run }).await?.into_inner();
     after_start(global, &mut client, started, wait).await
 }
 
 pub(super) async fn explain(global: &Global, run: String, task: Option<String>) -> Result<(), Failure> {
+    let run = run_id(run)?;
     let mut client = client::connect(global).await?;
     let request = v1::ExplainRunRequest { run, task: task.unwrap_or_default() };
     let explained = client.explain_run(request).await?.into_inner();
     print(&Explained(explained), global.output)?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parameters_are_json_where_they_can_be() {
-        let pairs = ["n=3", "day=2026-01-31", "text=a=b", "flag=true"].map(str::to_owned);
-        assert_eq!(parse_params(&pairs).unwrap(), r#"{"n":3,"day":"2026-01-31","text":"a=b","flag":true}"#);
-        assert!(parse_params(&["n".to_owned()]).is_err());
-        assert!(parse_params(&["n=1".to_owned(), "n=2".to_owned()]).is_err());
-    }
 }

@@ -6,14 +6,17 @@ use miette::Report;
 use millrace_common::{
     definition::{self, Rejected},
     id::WorkflowName,
+    nearest::nearest,
 };
 use millrace_proto::v1;
 use serde_json::{Value, json};
+use tonic::{Code, Status};
 
 use super::source::{self, Source};
 use crate::{
     cli::{Format, Global, Page},
-    client, diagnose,
+    client::{self, Client},
+    diagnose,
     failure::Failure,
     output::{Printable, one_line, print, table, time, time_value},
 };
@@ -22,14 +25,21 @@ pub(super) fn validate(paths: &[PathBuf], format: Format) -> Result<(), Failure>
     let sources = source::read(paths)?;
     let checked = Checked::of(&sources);
     let reports = checked.reports();
-    // Programs get the problems where they look for an answer, people where they look for problems.
-    if format != Format::Table || reports.is_empty() {
-        print(&checked, format)?;
+    if !reports.is_empty() {
+        return refused(&checked, reports, format);
     }
-    match (reports.is_empty(), format) {
-        (true, _) => Ok(()),
-        (false, Format::Table) => Err(Failure::Input(reports)),
-        (false, Format::Json | Format::Yaml) => Err(Failure::Unsuccessful),
+    print(&checked, format)?;
+    Ok(())
+}
+
+/// Programs get the problems where they look for an answer, people where they look for problems.
+fn refused(checked: &Checked<'_>, reports: Vec<Report>, format: Format) -> Result<(), Failure> {
+    match format {
+        Format::Table => Err(Failure::Input(reports)),
+        Format::Json | Format::Yaml => {
+            print(checked, format)?;
+            Err(Failure::Unsuccessful)
+        }
     }
 }
 
@@ -111,9 +121,10 @@ impl Printable for Checked<'_> {
 pub(super) async fn apply(global: &Global, paths: &[PathBuf], dry_run: bool) -> Result<(), Failure> {
     let sources = source::read(paths)?;
     // Nothing is put in force unless everything is valid.
-    let reports = Checked::of(&sources).reports();
+    let checked = Checked::of(&sources);
+    let reports = checked.reports();
     if !reports.is_empty() {
-        return Err(Failure::Input(reports));
+        return refused(&checked, reports, global.output);
     }
     let mut client = client::connect(global).await?;
     let mut applied = Vec::with_capacity(sources.len());
@@ -173,6 +184,24 @@ impl Printable for Applied {
     }
 }
 
+/// Workflows among which the one that was meant is looked for.
+const CANDIDATES_MAX: u32 = 500;
+
+/// Adds to "there is no such workflow" which one was probably meant.
+pub(super) async fn with_nearest(client: &mut Client, name: &str, status: Status) -> Failure {
+    if status.code() != Code::NotFound {
+        return status.into();
+    }
+    let request = v1::ListWorkflowsRequest { page_size: CANDIDATES_MAX, page_token: String::new() };
+    let Ok(listed) = client.list_workflows(request).await else { return status.into() };
+    let listed = listed.into_inner().workflows;
+    let hint = match nearest(name, listed.iter().map(|one| one.name.as_str())) {
+        Some(near) => format!("did you mean {near}?"),
+        None => "`masterctl list` shows those that there are".to_owned(),
+    };
+    Failure::Refused(Status::not_found(format!("{}; {hint}", status.message())))
+}
+
 pub(super) async fn list(global: &Global, page: Page) -> Result<(), Failure> {
     let mut client = client::connect(global).await?;
     let request = v1::ListWorkflowsRequest { page_size: page.limit, page_token: page.after };
@@ -202,19 +231,23 @@ impl Printable for Workflows {
             ]
         });
         let header = ["workflow", "version", "tasks", "schedule", "next run", "last run", "owner"];
-        with_next(table(&header, rows.collect()), &self.0.next_page_token)
+        let mut text = table(&header, &["owner", "version", "tasks", "schedule", "next run"], rows.collect());
+        for one in self.0.workflows.iter().filter(|one| !one.problem.is_empty()) {
+            let _ = writeln!(text, "{}: {}", one.name, one_line(&one.problem));
+        }
+        with_next(text, &self.0.next_page_token)
     }
 }
 
 /// Adds how to get the next page, where there is one.
 pub(super) fn with_next(mut text: String, token: &str) -> String {
     if !token.is_empty() {
-        let _ = write!(text, "\nmore: --after {token}");
+        let _ = writeln!(text, "more: --after {token}");
     }
     text
 }
 
-pub(super) fn summary_value(one: &v1::WorkflowSummary) -> Value {
+fn summary_value(one: &v1::WorkflowSummary) -> Value {
     json!({
         "workflow": one.name,
         "version": one.version,
@@ -224,6 +257,7 @@ pub(super) fn summary_value(one: &v1::WorkflowSummary) -> Value {
         "applied_at": time_value(Some(one.applied_at)),
         "next_run_at": time_value(one.next_run_at),
         "last_run_state": one.last_run_state,
+        "problem": one.problem,
     })
 }
 
@@ -232,15 +266,31 @@ pub(super) struct Definition(pub(super) v1::GetWorkflowResponse);
 
 impl Printable for Definition {
     fn value(&self) -> Value {
-        let summary = self.0.summary.as_ref().map_or(Value::Null, summary_value);
-        json!({ "summary": summary, "source": self.0.source })
+        let one = self.0.summary.clone().unwrap_or_default();
+        json!({
+            "workflow": one.name,
+            "version": one.version,
+            "owner": one.owner,
+            "schedule": one.schedule,
+            "tasks": one.tasks,
+            "applied_at": time_value(Some(one.applied_at)),
+            "problem": one.problem,
+            "source": self.0.source,
+        })
     }
 
     fn text(&self) -> String {
         let head = self.0.summary.as_ref().map_or_else(String::new, |one| {
-            let next = time(one.next_run_at);
-            let next = if next.is_empty() { String::new() } else { format!(", next run {next}") };
-            format!("# {} version {}{next}\n", one.name, one.version)
+            let problem = match one.problem.as_str() {
+                "" => String::new(),
+                problem => format!("# {}\n", one_line(problem)),
+            };
+            format!(
+                "# {} version {}, applied {}\n{problem}",
+                one.name,
+                one.version,
+                time(Some(one.applied_at))
+            )
         });
         format!("{head}{}", self.0.source)
     }

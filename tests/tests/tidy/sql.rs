@@ -41,7 +41,9 @@ fn effects_are_released_only_by_a_commit() {
     let mut findings = Vec::new();
     for source in rust_files().iter().filter(|source| !is_under(&source.path, MAY_RELEASE)) {
         // Without arguments: what takes some is the release of something else.
-        let calls = [".release()", "Batch::release"].into_iter().flat_map(|call| source.code_positions(call));
+        let calls = [".release()", "Batch::release", "ledger.release("]
+            .into_iter()
+            .flat_map(|call| source.code_positions(call));
         for position in calls.filter(|position| source.is_production_at(*position)) {
             let what = "calls `release`: effects would leave before they are durable";
             findings.push(Finding::at(&source.path, source.line_of(position), what));

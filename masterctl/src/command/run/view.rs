@@ -1,6 +1,6 @@
 //! Runs as text and as values.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use millrace_proto::v1;
 use serde_json::{Value, json};
@@ -60,7 +60,8 @@ impl Printable for Runs {
             ]
         });
         let header = ["run", "workflow", "state", "trigger", "logical date", "created", "took"];
-        with_next(table(&header, rows.collect()), &self.0.next_page_token)
+        let spare = ["created", "trigger", "logical date", "took"];
+        with_next(table(&header, &spare, rows.collect()), &self.0.next_page_token)
     }
 }
 
@@ -71,7 +72,7 @@ fn summary(run: &v1::RunSummary) -> Value {
         "version": run.version,
         "state": run.state,
         "trigger": run.trigger,
-        "data_interval": [time(Some(run.interval_start)), time(Some(run.interval_end))],
+        "data_interval": [time_value(Some(run.interval_start)), time_value(Some(run.interval_end))],
         "created_at": time_value(Some(run.created_at)),
         "started_at": time_value(run.started_at),
         "ended_at": time_value(run.ended_at),
@@ -91,38 +92,82 @@ impl Printable for RunView {
     }
 
     fn text(&self) -> String {
-        let mut text = String::new();
-        if let Some(run) = &self.0.run {
-            let _ =
-                writeln!(text, "run {} of {} version {}: {}", run.run, run.workflow, run.version, run.state);
-            let _ = writeln!(text, "logical date {}, {}", time(Some(run.interval_start)), run.trigger);
-            if !run.reason.is_empty() {
-                let _ = writeln!(text, "reason: {}", one_line(&run.reason));
-            }
-        }
-        let rows = self.0.tasks.iter().map(|task| {
-            let last = task.attempts.last();
-            vec![
-                task.name.clone(),
-                task.kind.clone(),
-                task.state.clone(),
-                task.attempts.len().to_string(),
-                last.map(|attempt| attempt.executor.clone()).unwrap_or_default(),
-                last.map(|attempt| took(attempt.started_at, attempt.ended_at)).unwrap_or_default(),
-                last.map(|attempt| attempt.reason.clone()).unwrap_or_default(),
-            ]
-        });
-        text.push_str(&table(
-            &["task", "kind", "state", "attempts", "executor", "took", "reason"],
-            rows.collect(),
-        ));
+        let mut text = head(&self.0);
+        text.push_str(&tasks(self.0.tasks.iter()));
         text
     }
+}
+
+/// A run that somebody waited for: of a large one, only what did not succeed is worth a line.
+pub(super) struct Ended(pub(super) RunView);
+
+/// Tasks that are all shown at the end of a run.
+const TASKS_SHOWN_MAX: usize = 50;
+
+impl Printable for Ended {
+    fn value(&self) -> Value {
+        self.0.value()
+    }
+
+    fn text(&self) -> String {
+        let Self(RunView(view)) = self;
+        if view.tasks.len() <= TASKS_SHOWN_MAX {
+            return self.0.text();
+        }
+        let mut text = head(view);
+        let others: Vec<_> = view.tasks.iter().filter(|task| task.state != "success").collect();
+        if !others.is_empty() {
+            text.push_str(&tasks(others.iter().take(TASKS_SHOWN_MAX).copied()));
+        }
+        let id = view.run.as_ref().map_or("", |run| run.run.as_str());
+        let _ = writeln!(text, "(`masterctl show {id}` lists all tasks)");
+        text
+    }
+}
+
+/// Says what became of a run and of how many of its tasks.
+fn head(view: &v1::GetRunResponse) -> String {
+    let mut text = String::new();
+    if let Some(run) = &view.run {
+        let _ = writeln!(text, "run {} of {} version {}: {}", run.run, run.workflow, run.version, run.state);
+        let _ = writeln!(text, "logical date {}, {}", time(Some(run.interval_start)), run.trigger);
+        if !run.reason.is_empty() {
+            let _ = writeln!(text, "reason: {}", one_line(&run.reason));
+        }
+    }
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for task in &view.tasks {
+        *counts.entry(&task.state).or_default() += 1;
+    }
+    let counts: Vec<String> = counts.iter().map(|(state, count)| format!("{count} {state}")).collect();
+    let noun = if view.tasks.len() == 1 { "task" } else { "tasks" };
+    let _ = writeln!(text, "{} {noun}: {}\n", view.tasks.len(), counts.join(", "));
+    text
+}
+
+fn tasks<'t>(shown: impl Iterator<Item = &'t v1::TaskView>) -> String {
+    let first_line = |text: &str| text.lines().next().unwrap_or_default().to_owned();
+    let row = |task: &v1::TaskView| {
+        let last = task.attempts.last();
+        vec![
+            task.name.clone(),
+            task.kind.clone(),
+            task.state.clone(),
+            task.attempts.len().to_string(),
+            last.map(|attempt| attempt.executor.clone()).unwrap_or_default(),
+            last.map(|attempt| took(attempt.started_at, attempt.ended_at)).unwrap_or_default(),
+            first_line(&task.description),
+            last.map(|attempt| attempt.reason.clone()).unwrap_or_default(),
+        ]
+    };
+    let header = ["task", "kind", "state", "attempts", "executor", "took", "description", "reason"];
+    table(&header, &["description", "kind", "attempts", "executor", "took"], shown.map(row).collect())
 }
 
 fn task(task: &v1::TaskView) -> Value {
     json!({
         "task": task.name,
+        "description": task.description,
         "kind": task.kind,
         "state": task.state,
         "changed_at": time_value(task.changed_at),
@@ -167,7 +212,7 @@ impl Printable for Explained {
         }
         let rows =
             self.0.tasks.iter().map(|task| vec![task.task.clone(), task.state.clone(), task.text.clone()]);
-        text.push_str(&table(&["task", "state", "why"], rows.collect()));
+        text.push_str(&table(&["task", "state", "why"], &[], rows.collect()));
         text
     }
 }
