@@ -1,5 +1,5 @@
 //! How fast the store is, beside the disk that carries it: `cargo run --release -p millrace-store --example commit_rate
-//! --features testing [folder]`.
+//! --features testing [folder or address]`. A database on a server must be empty.
 //!
 //! A change here is half of what a task instance needs at each hop: its own move, or one of its attempt.
 #![expect(clippy::print_stdout, reason = "the numbers are the purpose")]
@@ -34,19 +34,24 @@ const RUN_TASKS: u32 = 1_000;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Outcome<()> {
-    let given = std::env::args_os().nth(1).map(PathBuf::from);
-    let folder = given.unwrap_or_else(std::env::temp_dir).join(format!("commit_rate.{}", std::process::id()));
+    let given = std::env::args().nth(1);
+    let address = given.as_ref().filter(|given| given.contains("://"));
+    let place = given.as_ref().filter(|_| address.is_none()).map_or_else(std::env::temp_dir, PathBuf::from);
+    let folder = place.join(format!("commit_rate.{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
-    let result = measure(&folder).await;
+    let config = match address {
+        Some(address) => address.parse()?,
+        None => StoreConfig::sqlite(&folder.join("data/state.db")),
+    };
+    let result = measure(&folder, &config).await;
     std::fs::remove_dir_all(&folder)?;
     result
 }
 
-async fn measure(folder: &Path) -> Outcome<()> {
+async fn measure(folder: &Path, config: &StoreConfig) -> Outcome<()> {
     raw(folder)?;
-    let config = StoreConfig::sqlite(&folder.join("data/state.db"));
     let start = Instant::now();
-    let store = Store::open(&config).await?;
+    let store = Store::open(config).await?;
     println!("open, new           {:>9.2} ms", millis(start.elapsed()));
     let mut writer = store.claim(Term(1), "example").await?;
     let mut next = Next::default();
@@ -57,7 +62,7 @@ async fn measure(folder: &Path) -> Outcome<()> {
     live(&mut writer, &mut next).await?;
     drop((store, writer));
     let start = Instant::now();
-    let store = Store::open(&config).await?;
+    let store = Store::open(config).await?;
     println!("open, again         {:>9.2} ms", millis(start.elapsed()));
     for _ in 0..3 {
         let start = Instant::now();

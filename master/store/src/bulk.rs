@@ -1,7 +1,8 @@
 //! Statements over many rows: a batch costs a handful of them, not one for each row.
 //!
-//! A [`Shape`] is a kind of statement; its rows are cut into pieces of at most [`ROWS_MAX`] and each piece is filled up
-//! to the next of a few sizes, so that a short list of prepared statements serves all batches.
+//! A [`Shape`] is a kind of statement; its rows are cut into pieces of at most [`ROWS_MAX`]. How a piece is put into words
+//! and values is the dialect's: servers take any number of rows with one prepared statement, SQLite takes a piece that is
+//! filled up to the next of a few sizes.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -12,8 +13,29 @@ use crate::dialect::{Cell, Database};
 
 /// Rows of one statement. With 21 columns it binds 5,376 values; SQLite allows 32,766.
 pub(crate) const ROWS_MAX: usize = 256;
-/// Numbers of rows for which statements are prepared.
-const SIZES: [usize; 5] = [1, 4, 16, 64, ROWS_MAX];
+/// Bytes of text after which a statement gets no further row, so that none is near what a server takes at once (16 MiB on
+/// MariaDB) unless a single row is.
+const TEXT_BYTES_MAX: usize = 1 << 20;
+
+/// What a column holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Int,
+    Id,
+    /// Text that may be indexed.
+    Name,
+    Text,
+}
+
+/// Returns what a column holds, by its name: a name means the same in every table.
+pub(crate) fn kind(column: &str) -> Kind {
+    match column {
+        "id" | "run_id" | "retry_of" | "spool_id" => Kind::Id,
+        "name" | "workflow" | "executor" | "machine_id" | "idempotency_key" => Kind::Name,
+        "task_names" | "source" | "params" | "reason" | "ending_reason" | "output_values" => Kind::Text,
+        _ => Kind::Int,
+    }
+}
 
 /// A kind of statement. In `guard` and values, `v` is the row that came along and the table goes by its name.
 #[derive(Debug)]
@@ -65,10 +87,16 @@ impl Rows {
     /// Returns the statements that write them.
     pub(crate) fn into_statements(self) -> impl Iterator<Item = Statement> {
         let Self { shape, cells } = self;
+        let width = shape.columns.len();
         let mut rest = cells.into_iter().peekable();
         std::iter::from_fn(move || {
             rest.peek()?;
-            let cells: Vec<Cell> = rest.by_ref().take(ROWS_MAX * shape.columns.len()).collect();
+            let mut cells = Vec::new();
+            let mut bytes = 0;
+            while rest.peek().is_some() && cells.len() < ROWS_MAX * width && bytes < TEXT_BYTES_MAX {
+                let row = rest.by_ref().take(width).inspect(|cell| bytes += cell.text_bytes());
+                cells.extend(row);
+            }
             Some(Statement::new(shape, cells))
         })
     }
@@ -78,27 +106,33 @@ impl Rows {
 #[derive(Debug)]
 pub(crate) struct Statement {
     pub(crate) shape: &'static Shape,
-    /// Rows that say something; the cells are filled up to `size`.
+    /// How many rows it has.
     pub(crate) rows: usize,
-    size: usize,
     cells: Vec<Cell>,
 }
 
 impl Statement {
-    fn new(shape: &'static Shape, mut cells: Vec<Cell>) -> Self {
-        let width = shape.columns.len();
-        let rows = cells.len() / width;
-        let size = SIZES.into_iter().find(|size| *size >= rows).unwrap_or(ROWS_MAX);
-        cells.resize(size * width, Cell::Null);
-        Self { shape, rows, size, cells }
+    fn new(shape: &'static Shape, cells: Vec<Cell>) -> Self {
+        Self { shape, rows: cells.len() / shape.columns.len(), cells }
     }
 
+    /// Returns its values, row by row.
     pub(crate) fn cells(&self) -> &[Cell] {
         &self.cells
     }
 
-    const fn key(&self) -> Key {
-        (self.shape.name, self.size)
+    /// Returns the values of one of its columns.
+    pub(crate) fn column(&self, at: usize) -> impl Iterator<Item = &Cell> {
+        self.cells.iter().skip(at).step_by(self.shape.columns.len())
+    }
+
+    /// Returns its values as rows.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = &[Cell]> {
+        self.cells.chunks(self.shape.columns.len())
+    }
+
+    fn key(&self, database: &Database) -> Key {
+        (self.shape.name, database.size(self.rows))
     }
 
     /// Tells whether so many changed rows are what was asked for.
@@ -108,10 +142,7 @@ impl Statement {
 
     /// Returns the same in statements of one row each, to find the one that fails.
     pub(crate) fn singles(&self) -> impl Iterator<Item = Self> {
-        self.cells
-            .chunks(self.shape.columns.len())
-            .take(self.rows)
-            .map(|row| Self::new(self.shape, row.to_vec()))
+        self.rows().map(|row| Self::new(self.shape, row.to_vec()))
     }
 
     /// Names what it is about: its first row.
@@ -130,8 +161,6 @@ fn show(cell: &Cell) -> String {
     }
 }
 
-/// Rows of a statement that is small enough to be sent together with others.
-const JOINED_ROWS_MAX: usize = 16;
 /// Combinations of statements that are kept prepared: the few that small batches are made of.
 const JOINED_MAX: usize = 32;
 
@@ -142,7 +171,7 @@ pub(crate) struct Texts {
     joined: HashMap<Vec<Key>, Arc<str>>,
 }
 
-/// A shape by its name, and a number of rows.
+/// A shape by its name, and the number of rows that its words are for.
 type Key = (&'static str, usize);
 
 impl Texts {
@@ -150,40 +179,35 @@ impl Texts {
         safe(self.single(database, statement))
     }
 
-    /// Returns the words for the beginning of a transaction, `first` and all `statements` at once; `None` where they are
-    /// too many or too large for that.
-    pub(crate) fn joined(
-        &mut self,
-        database: &Database,
-        first: &'static str,
-        statements: &[Statement],
-    ) -> Option<SqlStr> {
-        if statements.iter().any(|statement| statement.size > JOINED_ROWS_MAX) {
+    /// Returns the words for all `statements` at once; `None` where the database does not take them so.
+    pub(crate) fn joined(&mut self, database: &Database, statements: &[Statement]) -> Option<SqlStr> {
+        if !database.joins(statements) {
             return None;
         }
-        let key: Vec<Key> = statements.iter().map(Statement::key).collect();
+        let key: Vec<Key> = statements.iter().map(|statement| statement.key(database)).collect();
         if let Some(text) = self.joined.get(&key) {
             return Some(safe(Arc::clone(text)));
         }
         if self.joined.len() == JOINED_MAX {
             return None;
         }
-        let singles: Vec<Arc<str>> =
-            statements.iter().map(|statement| self.single(database, statement)).collect();
-        let texts: Vec<&str> = std::iter::once(first).chain(singles.iter().map(AsRef::as_ref)).collect();
-        let text: Arc<str> = database.joined(&texts)?.into();
+        let shapes: Vec<(&Shape, usize)> =
+            statements.iter().map(|statement| (statement.shape, statement.rows)).collect();
+        let text: Arc<str> = database.joined(&shapes)?.into();
         self.joined.insert(key, Arc::clone(&text));
         Some(safe(text))
     }
 
     fn single(&mut self, database: &Database, statement: &Statement) -> Arc<str> {
-        let Statement { shape, size, .. } = statement;
-        Arc::clone(self.single.entry(statement.key()).or_insert_with(|| database.text(shape, *size).into()))
+        let Statement { shape, rows, .. } = statement;
+        let text = || database.text(shape, *rows).into();
+        Arc::clone(self.single.entry(statement.key(database)).or_insert_with(text))
     }
 }
 
-/// Vouches for a text: it is made of the constants of shapes and a number of question marks, nothing from outside.
-fn safe(text: Arc<str>) -> SqlStr {
+/// Vouches for a text: it is made of the constants of shapes and a number of question marks, nothing from
+/// outside.
+pub(crate) fn safe(text: Arc<str>) -> SqlStr {
     AssertSqlSafe(text).into_sql_str()
 }
 
@@ -201,24 +225,34 @@ mod tests {
         is_exact: true,
     };
 
-    fn sizes_of(rows: i64) -> Vec<(usize, usize)> {
+    fn rows_of(rows: i64) -> Vec<usize> {
         let mut all = Rows::new(&SHAPE);
         for id in 0..rows {
             all.push([id.into(), 1_i64.into()]);
         }
-        all.into_statements().map(|statement| (statement.rows, statement.size)).collect()
+        all.into_statements().map(|statement| statement.rows).collect()
     }
 
     #[test]
-    fn rows_are_cut_into_few_sizes() {
-        assert_eq!(sizes_of(0), []);
-        assert_eq!(sizes_of(1), [(1, 1)]);
-        assert_eq!(sizes_of(5), [(5, 16)]);
-        assert_eq!(sizes_of(600), [(256, 256), (256, 256), (88, 256)]);
+    fn rows_are_cut_into_pieces() {
+        assert!(rows_of(0).is_empty());
+        assert_eq!(rows_of(5), [5]);
+        assert_eq!(rows_of(600), [256, 256, 88]);
     }
 
     #[test]
-    fn filling_rows_do_not_count_as_singles() {
+    fn large_rows_are_cut_into_smaller_pieces() {
+        let large = "x".repeat(TEXT_BYTES_MAX / 2);
+        let mut all = Rows::new(&SHAPE);
+        for _ in 0..5 {
+            all.push([large.as_str().into(), 1_i64.into()]);
+        }
+        let pieces: Vec<usize> = all.into_statements().map(|statement| statement.rows).collect();
+        assert_eq!(pieces, [2, 2, 1]);
+    }
+
+    #[test]
+    fn each_row_makes_a_single() {
         let mut rows = Rows::new(&SHAPE);
         rows.push([7_i64.into(), 1_i64.into()]);
         rows.push([8_i64.into(), 1_i64.into()]);
@@ -237,13 +271,15 @@ mod tests {
             all.into_statements().next().unwrap()
         };
         let mut texts = Texts::default();
-        let both = texts.joined(&database, "FIRST", &[of(1), of(1)]).unwrap();
+        let both = texts.joined(&database, &[of(1), of(1)]).unwrap();
         let insert = "INSERT INTO thing (id, state) VALUES (?, ?)";
-        assert_eq!(both.as_str(), format!("BEGIN IMMEDIATE; FIRST; {insert}; {insert}"));
-        assert!(texts.joined(&database, "FIRST", &[of(1), of(17)]).is_none(), "one of them is large");
+        let begin =
+            "BEGIN IMMEDIATE; UPDATE leadership SET seq = seq + 1 WHERE id = 1 AND term = ? AND seq = ?";
+        assert_eq!(both.as_str(), format!("{begin}; {insert}; {insert}"));
+        assert!(texts.joined(&database, &[of(1), of(17)]).is_none(), "one of them is large");
         for count in 1..=2 * JOINED_MAX {
             let statements: Vec<Statement> = (0..count).map(|_| of(1)).collect();
-            assert_eq!(texts.joined(&database, "FIRST", &statements).is_some(), count <= JOINED_MAX);
+            assert_eq!(texts.joined(&database, &statements).is_some(), count <= JOINED_MAX);
         }
     }
 }

@@ -1,17 +1,17 @@
 //! A new leader takes the fence row.
 //!
 //! From then on no transaction of an earlier term can commit: each of them begins by advancing the same row under its own
-//! term, and finds another one there.
+//! term, and finds another one there. A transaction that began before and does not end, of a leader that is frozen or cut
+//! off, holds the row: it is waited for as long as the server waits for a lock, and then its connection is ended.
 
 use std::{sync::Arc, time::Duration};
 
 use millrace_common::term::Term;
-use sqlx::SqlSafeStr;
 use thiserror::Error;
 
 use crate::{
     Inner, Store, Writer,
-    dialect::{Cell, Connection, Row},
+    dialect::{Cell, Connection, Purpose, Row, System, Trouble, trouble},
     row::RowError,
 };
 
@@ -21,6 +21,8 @@ const HOLDER_CHARS_MAX: usize = 191;
 pub(crate) const RESOLVE_TRIES: u32 = 4;
 /// Wait before asking again; it doubles each time.
 pub(crate) const RESOLVE_WAIT: Duration = Duration::from_millis(100);
+/// How often a claim is sent while others hold the row. Before each but the first, their connections are ended.
+const CLAIM_TRIES: u32 = 3;
 
 const CLAIM: &str = "UPDATE leadership SET term = ?, seq = 0, holder = ? WHERE id = 1 AND term < ?";
 const FENCE: &str = "SELECT term, seq, holder FROM leadership WHERE id = 1";
@@ -37,6 +39,29 @@ pub enum TermError {
     /// The row is not there.
     #[error("the leadership row is missing: this is no database of a store")]
     Missing,
+    /// The server follows another one and takes no writes.
+    #[error("the database server is a replica: give the address of the one that takes writes")]
+    Replica,
+    /// Another server, or another line of its history, has taken the place of the one that was known.
+    #[error("the database is now {found} and was {known}: what was committed last may not be there")]
+    Moved {
+        /// What was known.
+        known: Arc<str>,
+        /// What answers now.
+        found: Arc<str>,
+    },
+}
+
+impl TermError {
+    /// Tells whether the answer may be another one when the database is back.
+    pub(crate) fn is_outage(&self) -> bool {
+        match self {
+            // Whatever keeps a connection from being made may pass: the file's folder is mounted again, a password that
+            // is being changed is changed everywhere.
+            Self::Database(_) | Self::Replica => true,
+            Self::Row(_) | Self::Missing | Self::Moved { .. } => false,
+        }
+    }
 }
 
 /// Why a term could not be claimed.
@@ -66,6 +91,15 @@ pub enum ClaimError {
         /// The database's reason.
         #[source]
         source: sqlx::Error,
+    },
+    /// The database is not one to lead with. Nothing was written.
+    #[error("term {term} cannot be claimed here")]
+    Unfit {
+        /// Which term.
+        term: Term,
+        /// What is wrong with the database.
+        #[source]
+        source: TermError,
     },
     /// It is not known whether the database did it.
     #[error("it is not known whether term {term} was claimed")]
@@ -110,49 +144,101 @@ impl Store {
         if holder.chars().count() > HOLDER_CHARS_MAX {
             return Err(ClaimError::Holder(holder.chars().count()));
         }
-        let failed = |source| ClaimError::Database { term, source };
-        let mut connection = self.inner.connect().await.map_err(failed)?;
+        let (mut connection, system) = self.inner.lead().await.map_err(|source| match source {
+            TermError::Database(source) => ClaimError::Database { term, source },
+            source => ClaimError::Unfit { term, source },
+        })?;
+        let unknown = |source| ClaimError::Unknown { term, source };
         let cells = [term.0.into(), holder.into(), term.0.into()];
-        let source = match self.inner.send_claim(&mut connection, &cells).await {
-            Ok(1) => return Ok(Writer::new(Arc::clone(&self.inner), connection, term)),
+        let source = match self.inner.press_claim(&mut connection, &cells, term).await {
+            Ok(1) => return Ok(Writer::new(Arc::clone(&self.inner), connection, system, term)),
             Ok(_) => None,
             Err(error) => {
                 connection.close_hard().await;
-                let (again, _) =
-                    reconnect(&self.inner).await.map_err(|source| ClaimError::Unknown { term, source })?;
+                let (again, _) = reconnect(&self.inner, system.as_ref(), term).await.map_err(unknown)?;
                 connection = again;
                 Some(error)
             }
         };
-        let fence =
-            read_fence(&mut connection).await.map_err(|source| ClaimError::Unknown { term, source })?;
+        let fence = read_fence(&mut connection).await.map_err(unknown)?;
         match source {
             Some(_) if fence == (Fence { term, seq: 0, holder: holder.into() }) => {
-                Ok(Writer::new(Arc::clone(&self.inner), connection, term))
+                Ok(Writer::new(Arc::clone(&self.inner), connection, system, term))
             }
-            Some(source) if fence.term < term => Err(failed(source)),
+            Some(source) if fence.term < term => Err(ClaimError::Database { term, source }),
             _ => Err(ClaimError::Superseded { asked: term, stored: fence.term, holder: fence.holder }),
         }
     }
 }
 
 impl Inner {
+    /// Opens a connection to lead with, and says which system it is to.
+    pub(crate) async fn lead(&self) -> Result<(Connection, Option<System>), TermError> {
+        if let Some(connection) = self.spare.lock().await.take() {
+            return Ok((connection, None));
+        }
+        let mut connection = self.database.connect(Purpose::Lead).await?;
+        let server = connection.server().await?;
+        if server.as_ref().is_some_and(|server| server.is_replica) {
+            return Err(TermError::Replica);
+        }
+        Ok((connection, server.map(|server| server.system)))
+    }
+
+    /// Sends the claim, and again after the connections of those were ended who would not let go of the row.
+    async fn press_claim(
+        &self,
+        connection: &mut Connection,
+        cells: &[Cell],
+        term: Term,
+    ) -> Result<u64, sqlx::Error> {
+        let mut tries = 1;
+        loop {
+            match self.send_claim(connection, cells).await {
+                Err(error) if trouble(&error) == Trouble::Conflict && tries < CLAIM_TRIES => {
+                    tries += 1;
+                    if !unblock(connection, term).await? {
+                        return Ok(0);
+                    }
+                }
+                result => return result,
+            }
+        }
+    }
+
     async fn send_claim(&self, connection: &mut Connection, cells: &[Cell]) -> Result<u64, sqlx::Error> {
         #[cfg(feature = "testing")]
         if let Some(fault) = self.claim_fault.lock().await.take() {
-            return fault.strike_claim(connection, CLAIM.into_sql_str(), cells).await;
+            return fault.strike_claim(connection, CLAIM, cells).await;
         }
-        connection.execute(CLAIM.into_sql_str(), cells).await
+        connection.execute(CLAIM, cells).await
     }
 }
 
-/// Connects again and reads the fence row, waiting for whoever writes: what is read then is settled.
-pub(crate) async fn reconnect(inner: &Inner) -> Result<(Connection, Fence), TermError> {
+/// Ends the connections of other leaders, unless one of them has a later term than ours: then it is we who have to go.
+async fn unblock(connection: &mut Connection, mine: Term) -> Result<bool, sqlx::Error> {
+    // What is committed shows without waiting for whoever holds the row.
+    let rows = connection.fetch(FENCE, &[]).await?;
+    if fence_of(&rows).is_ok_and(|fence| fence.term > mine) {
+        return Ok(false);
+    }
+    let ended = connection.end_other_leaders().await?;
+    tracing::warn!(term = %mine, ended, "the leadership row is held by an old transaction, its connection was ended");
+    Ok(true)
+}
+
+/// Connects again and reads the fence row, after whoever holds it: what is read then is settled. `known` is the system
+/// that the term was claimed in.
+pub(crate) async fn reconnect(
+    inner: &Inner,
+    known: Option<&System>,
+    mine: Term,
+) -> Result<(Connection, Fence), TermError> {
     let mut wait = RESOLVE_WAIT;
     let mut tries = 1;
     loop {
-        match settled(inner).await {
-            Err(error) if tries < RESOLVE_TRIES => {
+        match settled(inner, known, mine).await {
+            Err(error) if tries < RESOLVE_TRIES && error.is_outage() => {
                 tracing::warn!(error = %error, "database does not answer, asking again");
                 tokio::time::sleep(wait).await;
                 wait *= 2;
@@ -163,12 +249,43 @@ pub(crate) async fn reconnect(inner: &Inner) -> Result<(Connection, Fence), Term
     }
 }
 
-async fn settled(inner: &Inner) -> Result<(Connection, Fence), TermError> {
-    let mut connection = inner.database.connect().await?;
+async fn settled(
+    inner: &Inner,
+    known: Option<&System>,
+    mine: Term,
+) -> Result<(Connection, Fence), TermError> {
+    let (mut connection, found) = inner.lead().await?;
+    if let (Some(known), Some(found)) = (known, found)
+        && *known != found
+    {
+        connection.close_hard().await;
+        return Err(TermError::Moved { known: Arc::clone(known), found });
+    }
+    match settled_fence(&mut connection, mine).await {
+        Ok(fence) => Ok((connection, fence)),
+        Err(error) => {
+            connection.close_hard().await;
+            Err(error)
+        }
+    }
+}
+
+async fn settled_fence(connection: &mut Connection, mine: Term) -> Result<Fence, TermError> {
     connection.begin_write().await?;
-    let fence = read_fence(&mut connection).await?;
+    let rows = match connection.fetch(connection.settled_fence(), &[]).await {
+        Ok(rows) => rows,
+        // A connection of our own, from before, or an older leader's. It will not commit any more, or it has.
+        Err(error) if trouble(&error) == Trouble::Conflict => {
+            connection.rollback().await?;
+            if unblock(connection, mine).await? {
+                return Err(error.into());
+            }
+            return read_fence(connection).await;
+        }
+        Err(error) => return Err(error.into()),
+    };
     connection.rollback().await?;
-    Ok((connection, fence))
+    fence_of(&rows)
 }
 
 pub(crate) async fn read_fence(connection: &mut Connection) -> Result<Fence, TermError> {

@@ -1,39 +1,44 @@
 //! One transaction for a batch: the fence, the changes; then the effects are handed out.
 //!
 //! A [`Writer`] owns the one connection that writes. Transactions are driven by plain statements, never by the driver's
-//! transaction type, whose drop only queues a rollback. Whatever goes wrong closes the connection, which undoes what it
-//! had begun, and closes the writer: the core has applied a batch before it is committed, so there is no going on after
-//! one that is not durable. What is certain is told apart from what is not: an error before COMMIT left nothing; from
-//! COMMIT on the outcome is unknown until the fence row has been read over a new connection.
+//! transaction type, whose drop only queues a rollback. What is certain is told apart from what is not: an error before
+//! COMMIT left nothing; from COMMIT on the outcome is unknown until the fence row has been read over a new connection.
+//!
+//! The core has applied a batch before it is committed, so there is no going on after one that is not durable. Where the
+//! database is only away, the writer keeps the batch, and [`retry`](Writer::retry) goes on with it when the database is
+//! back; whoever leads decides for how long. Anything else closes the writer.
 
 mod fold;
 mod rows;
 mod shape;
+mod transaction;
 
-use std::{mem, sync::Arc};
+use std::{mem, sync::Arc, time::Duration};
 
 use millrace_common::term::Term;
 use millrace_core::{Batch, Change, Effect};
-use sqlx::SqlSafeStr;
 use thiserror::Error;
 
 use self::{
     fold::{Contradiction, Fold},
     rows::{Stamp, statements},
+    transaction::Failure,
 };
 use crate::{
     Inner,
     bulk::{Statement, Texts},
-    claim::{Fence, TermError, read_fence, reconnect},
-    dialect::{Connection, is_disk_full, is_duplicate},
+    claim::{Fence, TermError, reconnect},
+    dialect::{Connection, System, Trouble, trouble},
 };
 
-/// The first statement of every transaction. It locks the row, so a claim waits for us or we find its term.
-const ADVANCE: &str = "UPDATE leadership SET seq = seq + 1 WHERE id = 1 AND term = ? AND seq = ?";
-/// How often a transaction is sent: once more after it is certain that the first did not commit.
-const COMMIT_TRIES: u32 = 2;
+/// How often a commit connects again before the caller is told that the database is away.
+const LOSSES_MAX: u32 = 2;
+/// How often a transaction that another one was in the way of is sent.
+const CONFLICT_TRIES: u32 = 5;
+/// Wait before it is sent again; it doubles each time.
+const CONFLICT_WAIT: Duration = Duration::from_millis(10);
 
-/// Why a batch is not durable, or not known to be. After any of these the writer is closed.
+/// Why a batch is not durable, or not known to be. Where [`ends_term`](Self::ends_term) says so the writer is closed.
 #[derive(Debug, Error)]
 pub enum CommitError {
     /// The batch was decided under another term than the writer's.
@@ -47,6 +52,9 @@ pub enum CommitError {
     /// An earlier commit failed, or its future was dropped.
     #[error("the writer of term {0} is closed: an earlier commit failed or was abandoned")]
     Closed(Term),
+    /// An earlier batch waits for [`Writer::retry`].
+    #[error("an earlier batch of term {0} is not durable yet")]
+    Unsettled(Term),
     /// Another leader has claimed a later term.
     #[error("term {mine} is over: transaction {found_seq} of term {found} is the last in the store")]
     Fenced {
@@ -56,6 +64,15 @@ pub enum CommitError {
         found: Term,
         /// Its last transaction.
         found_seq: u64,
+    },
+    /// Another server has taken the place of the one in which the term was claimed.
+    #[error("term {term} ends with its database")]
+    Moved {
+        /// The writer's term.
+        term: Term,
+        /// What was found.
+        #[source]
+        source: TermError,
     },
     /// The store holds another state than the leader assumed, or the changes do not fit each other.
     #[error("the changes do not fit what is stored: {what}")]
@@ -84,7 +101,18 @@ pub enum CommitError {
         #[source]
         source: sqlx::Error,
     },
-    /// It is not known whether transaction `seq` committed.
+    /// The database is away, or others keep it from going on. Nothing was written yet: [`Writer::retry`] goes on.
+    #[error("transaction {seq} of term {term} waits for the database")]
+    Unavailable {
+        /// The writer's term.
+        term: Term,
+        /// The transaction's number.
+        seq: u64,
+        /// What keeps it.
+        #[source]
+        source: TermError,
+    },
+    /// It is not known whether transaction `seq` committed, because the database is away: [`Writer::retry`] finds out.
     #[error("it is not known whether transaction {seq} of term {term} was committed")]
     Unknown {
         /// The writer's term.
@@ -98,18 +126,21 @@ pub enum CommitError {
 }
 
 impl CommitError {
-    /// Tells whether the leader must end its term. It must after each of these: its memory is ahead of the store.
+    /// Tells whether the leader must end its term: its memory is ahead of the store and stays so. If not, it may go on
+    /// with [`Writer::retry`] for as long as its authority lasts, and must let nothing out before that succeeds.
     #[must_use]
     pub const fn ends_term(&self) -> bool {
         match self {
+            Self::Unavailable { .. } | Self::Unknown { .. } => false,
             Self::WrongTerm { .. }
             | Self::Closed(_)
+            | Self::Unsettled(_)
             | Self::Fenced { .. }
+            | Self::Moved { .. }
             | Self::Guard { .. }
             | Self::Duplicate { .. }
             | Self::DiskFull(_)
-            | Self::Database { .. }
-            | Self::Unknown { .. } => true,
+            | Self::Database { .. } => true,
         }
     }
 
@@ -137,40 +168,51 @@ pub struct Committed {
 pub struct Writer {
     pub(crate) inner: Arc<Inner>,
     connection: Option<Connection>,
+    /// The system in which the term was claimed.
+    system: Option<System>,
     term: Term,
     /// The last transaction that is known to be durable.
     seq: u64,
     is_closed: bool,
+    /// What is to be made durable before anything else.
+    pending: Option<Pending>,
     texts: Texts,
     #[cfg(feature = "testing")]
     pub(crate) fault: Option<crate::testing::Fault>,
+    #[cfg(feature = "testing")]
+    pub(crate) pause: Option<crate::testing::Pause>,
 }
 
-/// How a try ended that did not succeed.
-enum Failure {
-    /// Nothing was written.
-    Certain(CommitError),
-    /// COMMIT was sent and not answered well.
-    Uncertain(sqlx::Error),
+/// A transaction on its way, and the batch that it makes durable.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    batch: Option<Batch>,
+    statements: Vec<Statement>,
+    /// Whether COMMIT was sent and what became of it has not been seen.
+    is_sent: bool,
 }
 
-impl From<CommitError> for Failure {
-    fn from(error: CommitError) -> Self {
-        Self::Certain(error)
+impl Pending {
+    pub(crate) const fn of(statements: Vec<Statement>) -> Self {
+        Self { batch: None, statements, is_sent: false }
     }
 }
 
 impl Writer {
-    pub(crate) fn new(inner: Arc<Inner>, connection: Connection, term: Term) -> Self {
+    pub(crate) fn new(inner: Arc<Inner>, connection: Connection, system: Option<System>, term: Term) -> Self {
         Self {
             inner,
             connection: Some(connection),
+            system,
             term,
             seq: 0,
             is_closed: false,
+            pending: None,
             texts: Texts::default(),
             #[cfg(feature = "testing")]
             fault: None,
+            #[cfg(feature = "testing")]
+            pause: None,
         }
     }
 
@@ -180,53 +222,71 @@ impl Writer {
         self.term
     }
 
-    /// Makes a batch durable and hands out its effects. A batch without changes needs no transaction.
-    ///
-    /// The future must run to its end; if it is dropped, the writer is closed.
-    ///
-    /// # Errors
-    /// See [`CommitError`]; after any of them the writer is closed.
-    pub async fn commit(&mut self, batch: Batch) -> Result<Committed, CommitError> {
-        if batch.term() != self.term {
-            self.is_closed = true;
-            return Err(CommitError::WrongTerm { batch: batch.term(), writer: self.term });
-        }
-        self.write(batch.changes()).await?;
-        let (changes, effects) = batch.release();
-        Ok(Committed { changes, effects, seq: self.seq })
-    }
-
-    pub(crate) async fn write(&mut self, changes: &[Change]) -> Result<(), CommitError> {
-        if changes.is_empty() {
-            return Ok(());
-        }
-        let stamp = Stamp { term: self.term, seq: self.seq + 1 };
-        let prepared = Fold::of(changes).map(|fold| statements(&fold, stamp));
-        let prepared = prepared.map_err(|Contradiction(what)| {
-            self.is_closed = true;
-            CommitError::Guard { what }
-        })?;
-        self.transact(&prepared).await.map(drop)
-    }
-
     /// Returns the number, within the term, of its last durable transaction; 0 before the first.
     #[must_use]
     pub const fn seq(&self) -> u64 {
         self.seq
     }
 
-    /// Runs statements in one fenced transaction and returns how many rows each changed.
-    pub(crate) async fn transact(&mut self, statements: &[Statement]) -> Result<Vec<u64>, CommitError> {
-        // Opened again at the end, so that a future that is dropped on the way leaves the writer closed.
-        if mem::replace(&mut self.is_closed, true) {
-            return Err(CommitError::Closed(self.term));
+    /// Makes a batch durable and hands out its effects. A batch without changes needs no transaction.
+    ///
+    /// The future must run to its end; if it is dropped, the writer is closed.
+    ///
+    /// # Errors
+    /// See [`CommitError`]: some end the term, others leave the batch to [`retry`](Self::retry).
+    pub async fn commit(&mut self, batch: Batch) -> Result<Committed, CommitError> {
+        if batch.term() != self.term {
+            self.is_closed = true;
+            return Err(CommitError::WrongTerm { batch: batch.term(), writer: self.term });
         }
-        let result = self.until_settled(statements).await;
-        match &result {
-            Ok(_) => self.is_closed = false,
-            Err(_) => self.hang_up().await,
+        let statements = self.prepared(batch.changes())?;
+        self.settle(Pending { batch: Some(batch), statements, is_sent: false }).await
+    }
+
+    /// Goes on with what an outage kept from becoming durable, once: it connects, finds out what has become of it, and
+    /// sends it where that is not there. Without anything to go on with it has nothing to do.
+    ///
+    /// The future must run to its end; if it is dropped, the writer is closed.
+    ///
+    /// # Errors
+    /// As [`commit`](Self::commit). Nothing is lost while the error does not end the term.
+    pub async fn retry(&mut self) -> Result<Committed, CommitError> {
+        let pending = self.pending.take().unwrap_or_else(|| Pending::of(Vec::new()));
+        self.settle(pending).await
+    }
+
+    /// Puts changes into statements.
+    pub(crate) fn prepared(&mut self, changes: &[Change]) -> Result<Vec<Statement>, CommitError> {
+        let stamp = Stamp { term: self.term, seq: self.seq + 1 };
+        let prepared = Fold::of(changes).map(|fold| statements(&fold, stamp));
+        prepared.map_err(|Contradiction(what)| {
+            self.is_closed = true;
+            CommitError::Guard { what }
+        })
+    }
+
+    /// Makes a transaction durable, or keeps it for the next try.
+    pub(crate) async fn settle(&mut self, mut pending: Pending) -> Result<Committed, CommitError> {
+        if self.pending.is_some() {
+            return Err(CommitError::Unsettled(self.term));
         }
-        result
+        if !pending.statements.is_empty() {
+            // Opened again at the end, so that a future that is dropped on the way leaves the writer closed.
+            if mem::replace(&mut self.is_closed, true) {
+                return Err(CommitError::Closed(self.term));
+            }
+            if let Err(error) = self.until_settled(&mut pending).await {
+                self.hang_up().await;
+                if !error.ends_term() {
+                    self.pending = Some(pending);
+                    self.is_closed = false;
+                }
+                return Err(error);
+            }
+            self.is_closed = false;
+        }
+        let (changes, effects) = pending.batch.map(Batch::release).unwrap_or_default();
+        Ok(Committed { changes, effects, seq: self.seq })
     }
 
     async fn hang_up(&mut self) {
@@ -235,42 +295,63 @@ impl Writer {
         }
     }
 
-    async fn until_settled(&mut self, statements: &[Statement]) -> Result<Vec<u64>, CommitError> {
-        let mut tries = 1;
+    async fn until_settled(&mut self, pending: &mut Pending) -> Result<(), CommitError> {
+        let (mut losses, mut conflicts) = (0, 0);
+        let mut lost = None;
+        let mut wait = CONFLICT_WAIT;
         loop {
-            let mut changed = Vec::with_capacity(statements.len());
-            let source = match self.run(statements, &mut changed).await {
+            if self.connection.is_none() {
+                if self.is_durable(pending.is_sent).await? {
+                    self.seq += 1;
+                    return Ok(());
+                }
+                pending.is_sent = false;
+                // Sent often enough, and now it is certain that nothing was written.
+                if let Some(source) = lost.take()
+                    && losses == LOSSES_MAX
+                {
+                    return Err(self.spent(source));
+                }
+            }
+            match self.run(&pending.statements).await {
                 Ok(()) => {
                     self.seq += 1;
-                    return Ok(changed);
+                    return Ok(());
                 }
                 Err(Failure::Certain(error)) => return Err(error),
-                Err(Failure::Uncertain(source)) => source,
-            };
-            tracing::warn!(error = %source, term = %self.term, "outcome of a commit is unknown, reading the fence");
-            if self.is_durable().await? {
-                self.seq += 1;
-                return Ok(changed);
+                Err(Failure::Conflict(source)) => {
+                    conflicts += 1;
+                    if conflicts == CONFLICT_TRIES {
+                        return Err(self.away(false, source.into()));
+                    }
+                    tracing::info!(error = %source, "another transaction was in the way, sending again");
+                    tokio::time::sleep(wait).await;
+                    wait *= 2;
+                }
+                Err(Failure::Lost { source, is_sent }) => {
+                    tracing::warn!(error = %source, term = %self.term, is_sent, "the database was lost, connecting again");
+                    pending.is_sent = is_sent;
+                    self.hang_up().await;
+                    losses += 1;
+                    lost = Some(source);
+                }
             }
-            if tries == COMMIT_TRIES {
-                return Err(refusal("commit", source));
-            }
-            tries += 1;
         }
     }
 
-    /// Reads over a new connection whether the last transaction committed.
-    async fn is_durable(&mut self) -> Result<bool, CommitError> {
-        self.hang_up().await;
-        let seq = self.seq + 1;
-        let (connection, fence) = reconnect(&self.inner).await.map_err(|source| CommitError::Unknown {
-            term: self.term,
-            seq,
-            source,
-        })?;
+    /// Connects again, and tells whether the last transaction committed.
+    async fn is_durable(&mut self, is_sent: bool) -> Result<bool, CommitError> {
+        let (connection, fence) = match reconnect(&self.inner, self.system.as_ref(), self.term).await {
+            Ok(found) => found,
+            Err(source @ TermError::Moved { .. }) => {
+                return Err(CommitError::Moved { term: self.term, source });
+            }
+            Err(source) if source.is_outage() => return Err(self.away(is_sent, source)),
+            Err(source) => return Err(CommitError::Guard { what: source.to_string() }),
+        };
         self.connection = Some(connection);
-        if fence.term == self.term && (fence.seq == seq || fence.seq == self.seq) {
-            return Ok(fence.seq == seq);
+        if fence.term == self.term && (fence.seq == self.seq + 1 || fence.seq == self.seq) {
+            return Ok(fence.seq > self.seq);
         }
         Err(self.fenced(&fence))
     }
@@ -279,128 +360,21 @@ impl Writer {
         CommitError::Fenced { mine: self.term, found: fence.term, found_seq: fence.seq }
     }
 
-    async fn run(&mut self, statements: &[Statement], changed: &mut Vec<u64>) -> Result<(), Failure> {
-        let Some(mut connection) = self.connection.take() else {
-            return Err(CommitError::Closed(self.term).into());
-        };
-        let result = self.run_on(&mut connection, statements, changed).await;
-        self.connection = Some(connection);
-        result
-    }
-
-    async fn run_on(
-        &mut self,
-        connection: &mut Connection,
-        statements: &[Statement],
-        changed: &mut Vec<u64>,
-    ) -> Result<(), Failure> {
-        if !self.is_done_at_once(connection, statements, changed).await {
-            self.run_each(connection, statements, changed).await?;
-        }
-        self.send_commit(connection).await.map_err(Failure::Uncertain)
-    }
-
-    /// Runs a small transaction up to its COMMIT as one message. Where anything is not as it must be, undoes it and
-    /// returns false: one by one, the statements will tell what.
-    async fn is_done_at_once(
-        &mut self,
-        connection: &mut Connection,
-        statements: &[Statement],
-        changed: &mut Vec<u64>,
-    ) -> bool {
-        let Some(sql) = self.texts.joined(&self.inner.database, ADVANCE, statements) else { return false };
-        let mut cells = vec![self.term.0.into(), self.seq.into()];
-        cells.extend(statements.iter().flat_map(|statement| statement.cells().iter().cloned()));
-        if let Ok(rows) = connection.execute_joined(sql, &cells).await
-            && let [_begun, 1, rows @ ..] = rows.as_slice()
-            && rows.len() == statements.len()
-            && rows.iter().zip(statements).all(|(rows, statement)| statement.is_met_by(*rows))
-        {
-            changed.extend(rows);
-            return true;
-        }
-        // It may not have begun, or have been undone already: what matters shows when the next one begins.
-        let _ = connection.rollback().await;
-        false
-    }
-
-    async fn run_each(
-        &mut self,
-        connection: &mut Connection,
-        statements: &[Statement],
-        changed: &mut Vec<u64>,
-    ) -> Result<(), CommitError> {
-        connection.begin_write().await.map_err(|source| refusal("begin a transaction", source))?;
-        self.advance(connection).await?;
-        for statement in statements {
-            let sql = self.texts.of(&self.inner.database, statement);
-            match connection.execute(sql, statement.cells()).await {
-                Ok(rows) if statement.is_met_by(rows) => changed.push(rows),
-                result => return Err(self.explained(connection, statement, result.err()).await),
-            }
-        }
-        Ok(())
-    }
-
-    /// Advances the fence row, first of all.
-    async fn advance(&self, connection: &mut Connection) -> Result<(), CommitError> {
-        let cells = [self.term.0.into(), self.seq.into()];
-        let advanced = connection.execute(ADVANCE.into_sql_str(), &cells).await;
-        if advanced.map_err(|source| refusal("advance the fence", source))? == 1 {
-            return Ok(());
-        }
-        match read_fence(connection).await {
-            Ok(fence) => Err(self.fenced(&fence)),
-            Err(TermError::Database(source)) => Err(refusal("read the fence", source)),
-            Err(TermError::Row(_) | TermError::Missing) => {
-                Err(CommitError::Guard { what: "the leadership row is missing or cannot be read".to_owned() })
-            }
+    /// Says why a transaction was not written although the database could be connected to each time.
+    fn spent(&self, source: sqlx::Error) -> CommitError {
+        match trouble(&source) {
+            Trouble::Outage | Trouble::Conflict => self.away(false, source.into()),
+            Trouble::Full => CommitError::DiskFull(source),
+            Trouble::Duplicate | Trouble::Other => CommitError::Database { step: "commit", source },
         }
     }
 
-    async fn send_commit(&mut self, connection: &mut Connection) -> Result<(), sqlx::Error> {
-        #[cfg(feature = "testing")]
-        if let Some(fault) = self.fault.take() {
-            return fault.strike(connection).await;
+    fn away(&self, is_sent: bool, source: TermError) -> CommitError {
+        let (term, seq) = (self.term, self.seq + 1);
+        if is_sent {
+            CommitError::Unknown { term, seq, source }
+        } else {
+            CommitError::Unavailable { term, seq, source }
         }
-        connection.commit().await
     }
-
-    /// Finds the row for which a statement failed: undoes all, and repeats the statement row by row.
-    async fn explained(
-        &mut self,
-        connection: &mut Connection,
-        statement: &Statement,
-        error: Option<sqlx::Error>,
-    ) -> CommitError {
-        if let Some(source) = error
-            && !is_duplicate(&source)
-        {
-            return refusal("write the changes", source);
-        }
-        let subject = statement.shape.subject;
-        let unexplained = CommitError::Guard { what: format!("a {subject} among {}", statement.rows) };
-        if connection.rollback().await.is_err() || connection.begin_write().await.is_err() {
-            return unexplained;
-        }
-        for single in statement.singles() {
-            let sql = self.texts.of(&self.inner.database, &single);
-            match connection.execute(sql, single.cells()).await {
-                Ok(rows) if single.is_met_by(rows) => {}
-                Ok(_) => {
-                    let what = format!("{} is missing or in another state", single.subject());
-                    return CommitError::Guard { what };
-                }
-                Err(source) if is_duplicate(&source) => {
-                    return CommitError::Duplicate { what: single.subject(), source };
-                }
-                Err(source) => return refusal("write the changes", source),
-            }
-        }
-        unexplained
-    }
-}
-
-fn refusal(step: &'static str, source: sqlx::Error) -> CommitError {
-    if is_disk_full(&source) { CommitError::DiskFull(source) } else { CommitError::Database { step, source } }
 }

@@ -11,9 +11,12 @@
 //! - The database itself holds one live attempt of a task instance, one run for each logical time of a schedule, and
 //!   one run for each idempotency key.
 //!
+//! - A server that has taken the place of the one in which a term was claimed ends that term.
+//!
 //! Absent on purpose: decisions, clocks, retries of what a caller could retry.
 
 mod bulk;
+mod config;
 mod dialect;
 mod folder;
 mod row;
@@ -21,6 +24,7 @@ mod row;
 mod open;
 
 mod claim;
+mod generation;
 mod load;
 
 mod commit;
@@ -39,8 +43,11 @@ use crate::dialect::{Connection, Database};
 pub use crate::{
     claim::{ClaimError, TermError},
     commit::{CommitError, Committed, Writer},
+    config::{Address, AddressError, ServerConfig, StoreConfig, Tls},
+    dialect::{SettingWarning, TooOld},
+    generation::{Generation, GenerationError},
     load::{LoadError, LoadProblem, Loaded},
-    open::{OpenError, StoreConfig},
+    open::OpenError,
     retention::{PruneError, Pruned, Retention},
     row::RowError,
 };
@@ -56,23 +63,21 @@ pub struct Store {
 #[derive(Debug)]
 struct Inner {
     database: Database,
-    /// The connection that opened the store, kept for the first who needs one: opening another costs a millisecond.
+    /// The connection that opened a file, kept for the first who leads: opening another costs a millisecond.
     spare: Mutex<Option<Connection>>,
+    warnings: Vec<SettingWarning>,
     #[cfg(feature = "testing")]
     claim_fault: Mutex<Option<testing::Fault>>,
     _lock: Option<folder::Lock>,
 }
 
-impl Inner {
-    async fn connect(&self) -> Result<Connection, sqlx::Error> {
-        if let Some(connection) = self.spare.lock().await.take() {
-            return Ok(connection);
-        }
-        self.database.connect().await
-    }
-}
-
 impl Store {
+    /// Returns the settings of the server with which it can lose what it has acknowledged.
+    #[must_use]
+    pub fn warnings(&self) -> &[SettingWarning] {
+        &self.inner.warnings
+    }
+
     /// Ends the connections that read. Queries fail afterwards.
     pub async fn close(&self) {
         self.inner.database.close().await;

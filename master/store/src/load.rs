@@ -20,7 +20,7 @@ use thiserror::Error;
 
 use crate::{
     Store,
-    dialect::Row,
+    dialect::{Purpose, Row},
     row::{Cells, Fields, RowError},
 };
 
@@ -111,7 +111,7 @@ impl Store {
     pub async fn load(&self) -> Result<Loaded, LoadError> {
         // A connection of its own: one of the pool's would go back there in the middle of a transaction if this future
         // were dropped.
-        let mut connection = self.inner.database.connect().await?;
+        let mut connection = self.inner.database.connect(Purpose::Load).await?;
         connection.begin_read().await?;
         let mut load = Load::default();
         connection.each(VERSIONS, |row| load.version(row).map_err(broken("workflow_version"))).await?;
@@ -181,7 +181,7 @@ impl Load {
         Ok(())
     }
 
-    /// Takes the task instances of one run.
+    /// Takes task instances of one run, of which a large one has several texts.
     fn tasks(&mut self, row: &Row) -> Result<(), LoadError> {
         let mut cells = row.cells();
         let run = cells.run().map_err(broken("task_instance"))?;
@@ -189,7 +189,7 @@ impl Load {
             return Ok(());
         };
         match cells.lines(task_row) {
-            Ok(tasks) => found.tasks = tasks.into_iter().collect(),
+            Ok(tasks) => found.tasks.extend(tasks),
             Err(source) => self.quarantine(run, "task_instance", source),
         }
         Ok(())
@@ -210,7 +210,7 @@ impl Load {
         Ok(())
     }
 
-    /// Takes the live attempts of one run.
+    /// Takes live attempts of one run.
     fn attempts(&mut self, row: &Row) -> Result<(), LoadError> {
         let mut cells = row.cells();
         let run = cells.run().map_err(broken("attempt"))?;

@@ -1,126 +1,31 @@
-//! Opening: the folder, the lock, the schema.
+//! Opening: the folder and its lock, or the server and what it says of itself; then the schema.
 
 use std::{
-    fmt, io,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use serde::{Deserialize, Serialize};
 use sqlx::migrate::{MigrateError, Migrator};
 use thiserror::Error;
 use tokio::sync::Mutex;
 
 use crate::{
-    Inner, Store,
-    dialect::{Connection, Database, Sqlite},
+    Address, Inner, Store, StoreConfig,
+    dialect::{Connection, Database, Migrated, MySql, Postgres, Purpose, SettingWarning, Sqlite, TooOld},
     folder,
 };
 
 static SQLITE_MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+static POSTGRES_MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
+static MYSQL_MIGRATIONS: Migrator = sqlx::migrate!("migrations/mysql");
 
 /// A file up to this size, in bytes, is checked as a whole when it is opened: that takes about a millisecond.
 const CHECKED_BYTES_MAX: u64 = 4 << 20;
 
-/// Where the store is and how it may be opened.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StoreConfig {
-    /// `sqlite:///absolute/path/to/file`. The file's folder is the data folder.
-    pub url: String,
-    /// Whether the data folder may be on a file system whose locks cannot be trusted.
-    #[serde(default)]
-    pub allow_network_filesystem: bool,
-    /// Leaves the data folder unlocked, so that a test can have two stores on it.
-    #[cfg(feature = "testing")]
-    #[serde(skip)]
-    pub is_unlocked: bool,
-}
-
-impl StoreConfig {
-    /// Makes the configuration for `url`, with all else at its default.
-    #[must_use]
-    pub const fn new(url: String) -> Self {
-        Self {
-            url,
-            allow_network_filesystem: false,
-            #[cfg(feature = "testing")]
-            is_unlocked: false,
-        }
-    }
-
-    /// Makes the configuration for an SQLite file.
-    #[must_use]
-    pub fn sqlite(file: &Path) -> Self {
-        Self::new(format!("sqlite://{}", file.display()))
-    }
-
-    #[cfg(feature = "testing")]
-    const fn takes_lock(&self) -> bool {
-        !self.is_unlocked
-    }
-
-    #[cfg(not(feature = "testing"))]
-    #[expect(clippy::unused_self, reason = "the other form of this function needs it")]
-    const fn takes_lock(&self) -> bool {
-        true
-    }
-
-    fn file(&self) -> Result<PathBuf, OpenError> {
-        let (scheme, rest) = self.url.split_once("://").ok_or(OpenError::NoScheme)?;
-        match scheme {
-            "sqlite" => {}
-            "postgres" | "postgresql" | "mysql" | "mariadb" => {
-                return Err(OpenError::Unsupported { scheme: scheme.to_owned() });
-            }
-            other => return Err(OpenError::UnknownScheme { scheme: other.to_owned() }),
-        }
-        // A path with a question mark would be taken for options, of which there are none.
-        if rest.is_empty() || rest.ends_with('/') || rest.contains('?') {
-            return Err(OpenError::NoFile);
-        }
-        Ok(PathBuf::from(rest))
-    }
-}
-
-/// The address of a server may hold a password, so nothing but the scheme is shown of any but a file's.
-impl fmt::Debug for StoreConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = match self.url.split_once("://") {
-            Some(("sqlite", _)) => self.url.clone(),
-            Some((scheme, _)) => format!("{scheme}://…"),
-            None => "…".to_owned(),
-        };
-        f.debug_struct("StoreConfig")
-            .field("url", &shown)
-            .field("allow_network_filesystem", &self.allow_network_filesystem)
-            .finish_non_exhaustive()
-    }
-}
-
 /// Why a store cannot be opened.
 #[derive(Debug, Error)]
 pub enum OpenError {
-    /// The address has no scheme.
-    #[error("the address of the store has no scheme: write sqlite:///path/to/file")]
-    NoScheme,
-    /// The address names a database that a later release will support.
-    #[error("{scheme} comes with the next release: use sqlite:///path/to/file until then")]
-    Unsupported {
-        /// The scheme.
-        scheme: String,
-    },
-    /// The address names nothing that this program knows.
-    #[error("{scheme:?} is no database that this program knows: write sqlite:///path/to/file")]
-    UnknownScheme {
-        /// The scheme.
-        scheme: String,
-    },
-    /// The address names no file.
-    #[error(
-        "the address of the store names no file, or one with '?' in its path: write sqlite:///path/to/file"
-    )]
-    NoFile,
     /// The folder or a file in it cannot be used.
     #[error("the data folder {} cannot be used", folder.display())]
     Folder {
@@ -170,6 +75,32 @@ pub enum OpenError {
         /// The newest version that is.
         known: i64,
     },
+    /// The server lacks what the store needs.
+    #[error(transparent)]
+    TooOld(#[from] TooOld),
+    /// The server follows another one and takes no writes.
+    #[error("{server} is a replica and takes no writes: give the address of the server that it follows")]
+    Replica {
+        /// Which server.
+        server: String,
+    },
+    /// The server cannot be reached, or does not let us in.
+    #[error("{server} cannot be opened")]
+    Server {
+        /// Which server.
+        server: String,
+        /// Its reason.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// A change of the schema was begun and broke off, on a server that cannot undo that.
+    #[error(
+        "schema version {version} is half made: restore the backup from before it, or drop the database if it is new"
+    )]
+    HalfMade {
+        /// Which version.
+        version: i64,
+    },
     /// The schema was made by other migrations than this program's.
     #[error(
         "schema version {version} in the database is not the one that this program made: is it another program's?"
@@ -184,12 +115,26 @@ pub enum OpenError {
 }
 
 impl Store {
-    /// Opens the store, makes it where it is missing, and brings its schema up to date.
+    /// Opens the store, makes it where it is missing, and brings its schema up to date. On a server the database itself
+    /// exists already.
     ///
     /// # Errors
     /// See [`OpenError`]; nothing is changed on any but the last.
     pub async fn open(config: &StoreConfig) -> Result<Self, OpenError> {
-        let file = config.file()?;
+        let database = match &config.address {
+            Address::Sqlite(file) => return Self::open_file(config, file).await,
+            Address::Postgres(server) => Database::Postgres(Postgres::new(server, config.limits)),
+            Address::MySql(server) => Database::MySql(MySql::new(server, config.limits)),
+        };
+        let server = match &config.address {
+            Address::Sqlite(file) => file.display().to_string(),
+            Address::Postgres(server) | Address::MySql(server) => server.to_string(),
+        };
+        let warnings = prepare_server(&database, server).await?;
+        Ok(Self::over(database, None, warnings, None))
+    }
+
+    async fn open_file(config: &StoreConfig, file: &Path) -> Result<Self, OpenError> {
         let folder = match file.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
             _ => PathBuf::from("."),
@@ -209,33 +154,67 @@ impl Store {
         } else {
             None
         };
-        folder::ensure_file(&file).map_err(failed)?;
+        folder::ensure_file(file).map_err(failed)?;
         let bytes = file.metadata().map_err(failed)?.len();
-        let database = Database::Sqlite(Sqlite::new(&file));
-        let connection = prepare(&database, bytes).await?;
+        let database = Database::Sqlite(Sqlite::new(file));
+        let connection = prepare_file(&database, bytes).await?;
+        Ok(Self::over(database, Some(connection), Vec::new(), lock))
+    }
+
+    fn over(
+        database: Database,
+        spare: Option<Connection>,
+        warnings: Vec<SettingWarning>,
+        lock: Option<folder::Lock>,
+    ) -> Self {
         let inner = Inner {
             database,
-            spare: Mutex::new(Some(connection)),
+            spare: Mutex::new(spare),
+            warnings,
             #[cfg(feature = "testing")]
             claim_fault: Mutex::new(None),
             _lock: lock,
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Self { inner: Arc::new(inner) }
     }
 }
 
 /// Checks the file where that is cheap, and migrates.
-async fn prepare(database: &Database, bytes: u64) -> Result<Connection, OpenError> {
-    let mut connection = database.connect().await.map_err(OpenError::Database)?;
+async fn prepare_file(database: &Database, bytes: u64) -> Result<Connection, OpenError> {
+    let mut connection = database.connect(Purpose::Prepare).await.map_err(OpenError::Database)?;
     if bytes <= CHECKED_BYTES_MAX {
         check(&mut connection).await?;
     }
-    match &mut connection {
-        Connection::Sqlite(sqlite) => {
-            SQLITE_MIGRATIONS.run(sqlite).await.map_err(|error| refused(error, &SQLITE_MIGRATIONS))?;
-        }
-    }
+    migrate(&mut connection).await?;
     Ok(connection)
+}
+
+/// Asks the server what it is, and migrates. Several masters may do so at once: the driver lets one of them go first.
+async fn prepare_server(database: &Database, name: String) -> Result<Vec<SettingWarning>, OpenError> {
+    let failed = |source| OpenError::Server { server: name.clone(), source };
+    let mut connection = database.connect(Purpose::Prepare).await.map_err(failed)?;
+    let Some(server) = connection.server().await.map_err(failed)? else { return Ok(Vec::new()) };
+    if let Some(too_old) = server.too_old {
+        return Err(too_old.into());
+    }
+    if server.is_replica {
+        return Err(OpenError::Replica { server: name });
+    }
+    migrate(&mut connection).await?;
+    connection.close_hard().await;
+    for warning in &server.warnings {
+        tracing::warn!(setting = warning.setting, "{warning}");
+    }
+    Ok(server.warnings)
+}
+
+async fn migrate(connection: &mut Connection) -> Result<(), OpenError> {
+    let (result, migrations) = match connection.migrated() {
+        Migrated::Sqlite(link) => (SQLITE_MIGRATIONS.run(link).await, &SQLITE_MIGRATIONS),
+        Migrated::Postgres(link) => (POSTGRES_MIGRATIONS.run(link).await, &POSTGRES_MIGRATIONS),
+        Migrated::MySql(link) => (MYSQL_MIGRATIONS.run(link).await, &MYSQL_MIGRATIONS),
+    };
+    result.map_err(|error| refused(error, migrations))
 }
 
 async fn check(connection: &mut Connection) -> Result<(), OpenError> {
@@ -254,38 +233,7 @@ fn refused(error: MigrateError, migrations: &Migrator) -> OpenError {
         MigrateError::VersionMissing(version) | MigrateError::VersionMismatch(version) => {
             OpenError::ForeignSchema { version }
         }
+        MigrateError::Dirty(version) => OpenError::HalfMade { version },
         other => OpenError::Migrate(other),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn file_of(url: &str) -> Result<PathBuf, OpenError> {
-        StoreConfig::new(url.to_owned()).file()
-    }
-
-    #[test]
-    fn addresses_name_a_file_or_are_refused() {
-        assert_eq!(
-            file_of("sqlite:///var/lib/millrace/state.db").unwrap(),
-            Path::new("/var/lib/millrace/state.db")
-        );
-        assert!(matches!(file_of("/var/lib/state.db"), Err(OpenError::NoScheme)));
-        assert!(matches!(file_of("sqlite://"), Err(OpenError::NoFile)));
-        assert!(matches!(file_of("sqlite:///state.db?mode=ro"), Err(OpenError::NoFile)));
-        assert!(matches!(file_of("oracle://db"), Err(OpenError::UnknownScheme { .. })));
-        let refusal = file_of("postgres://user:secret@db/millrace").unwrap_err();
-        assert_eq!(
-            refusal.to_string(),
-            "postgres comes with the next release: use sqlite:///path/to/file until then"
-        );
-    }
-
-    #[test]
-    fn the_password_of_an_address_is_not_shown() {
-        let shown = format!("{:?}", StoreConfig::new("mysql://user:secret@db/millrace".to_owned()));
-        assert!(!shown.contains("secret"), "{shown}");
     }
 }

@@ -15,6 +15,7 @@ use thiserror::Error;
 use crate::{
     CommitError, RowError, Writer,
     bulk::{Form, Rows, Shape, Statement},
+    commit::Pending,
     dialect::Row,
 };
 
@@ -52,7 +53,7 @@ pub enum PruneError {
     /// A row cannot be read; nothing has happened.
     #[error("a row of an old run cannot be read")]
     Row(#[from] RowError),
-    /// The transaction failed, which ends the term as for any other.
+    /// The transaction failed, as any other may: it ends the term, or [`Writer::retry`] goes on with it.
     #[error(transparent)]
     Commit(#[from] CommitError),
 }
@@ -133,7 +134,7 @@ impl Writer {
         let mut statements = victims.statements();
         statements.extend(skips.into_statements());
         if !statements.is_empty() {
-            self.transact(&statements).await?;
+            self.settle(Pending::of(statements)).await.map(drop)?;
         }
         Ok(Pruned { runs, is_more: victims.is_more })
     }

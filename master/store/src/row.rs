@@ -13,9 +13,11 @@ use millrace_common::{
     time::Timestamp,
 };
 use millrace_core::{Proof, RunCreated, Trigger};
-use sqlx::{Decode, Row as _, Sqlite, sqlite::SqliteRow};
+use sqlx::{Decode, MySql, Postgres, Row as _, Sqlite};
 use thiserror::Error;
 use uuid::Uuid;
+
+use crate::dialect::Row;
 
 /// Why a row cannot be read.
 #[derive(Debug, Error)]
@@ -56,20 +58,28 @@ pub enum RowError {
 
 /// The columns of a row, read one after the other in the order of the query.
 pub(crate) struct Cells<'r> {
-    row: &'r SqliteRow,
+    row: &'r Row,
     at: usize,
 }
 
 impl<'r> Cells<'r> {
-    pub(crate) const fn new(row: &'r SqliteRow) -> Self {
+    pub(crate) const fn new(row: &'r Row) -> Self {
         Self { row, at: 0 }
     }
 
     /// Reads without comparing declared types: the schema is ours, and the comparison costs more than the reading.
-    fn next<T: Decode<'r, Sqlite>>(&mut self) -> Result<T, RowError> {
+    fn next<T>(&mut self) -> Result<T, RowError>
+    where
+        T: Decode<'r, Sqlite> + Decode<'r, Postgres> + Decode<'r, MySql>,
+    {
         let column = self.at;
         self.at += 1;
-        self.row.try_get_unchecked(column).map_err(|source| RowError::Column { column, source })
+        match self.row {
+            Row::Sqlite(row) => row.try_get_unchecked(column),
+            Row::Postgres(row) => row.try_get_unchecked(column),
+            Row::MySql(row) => row.try_get_unchecked(column),
+        }
+        .map_err(|source| RowError::Column { column, source })
     }
 
     pub(crate) fn int(&mut self) -> Result<i64, RowError> {

@@ -1,13 +1,12 @@
 //! What tests need and production must not have: faults, and changes that no core has decided.
 
-use std::{fmt, io};
+use std::{fmt, io, time::Duration};
 
 use millrace_core::Change;
 
-use sqlx::SqlStr;
-
 use crate::{
-    CommitError, Store, Writer,
+    CommitError, Store, StoreConfig, Writer,
+    commit::Pending,
     dialect::{Cell, Connection},
 };
 
@@ -55,7 +54,7 @@ impl Fault {
     pub(crate) async fn strike_claim(
         self,
         connection: &mut Connection,
-        sql: SqlStr,
+        sql: &'static str,
         cells: &[Cell],
     ) -> Result<u64, sqlx::Error> {
         if self.is_committed {
@@ -66,8 +65,34 @@ impl Fault {
     }
 }
 
+/// What happens in the middle of a transaction, after its first statement.
+pub(crate) struct Pause(Box<dyn FnOnce() + Send + Sync>);
+
+impl fmt::Debug for Pause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pause")
+    }
+}
+
+impl Pause {
+    pub(crate) fn pass(self) {
+        (self.0)();
+    }
+}
+
 fn broken() -> sqlx::Error {
     sqlx::Error::Io(io::ErrorKind::BrokenPipe.into())
+}
+
+impl StoreConfig {
+    /// Shortens what is waited for, so that a test need not.
+    #[must_use]
+    pub const fn with_short_limits(mut self) -> Self {
+        self.limits.lock = Duration::from_secs(1);
+        self.limits.statement = Duration::from_secs(2);
+        self.limits.grace = Duration::from_secs(1);
+        self
+    }
 }
 
 impl Store {
@@ -83,12 +108,17 @@ impl Writer {
         self.fault = Some(fault);
     }
 
+    /// Runs `meanwhile` in the middle of the next transaction, after the fence was advanced and before anything is written.
+    pub fn pause_after_fence(&mut self, meanwhile: impl FnOnce() + Send + Sync + 'static) {
+        self.pause = Some(Pause(Box::new(meanwhile)));
+    }
+
     /// Makes changes durable that no core has decided, and returns the number of the last transaction.
     ///
     /// # Errors
     /// As [`Writer::commit`].
     pub async fn commit_changes(&mut self, changes: &[Change]) -> Result<u64, CommitError> {
-        self.write(changes).await?;
-        Ok(self.seq())
+        let statements = self.prepared(changes)?;
+        self.settle(Pending::of(statements)).await.map(|committed| committed.seq)
     }
 }

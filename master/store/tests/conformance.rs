@@ -1,22 +1,39 @@
 //! One suite, the same for every database. A database joins it with a starter function in `place` and a line below.
+//!
+//! Databases on a server are tested against real ones, which the cases start themselves, and have cases of their own for
+//! what can happen between two machines.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+#[path = "conformance/alike.rs"]
+mod alike;
 #[path = "conformance/changes.rs"]
 mod changes;
 #[path = "conformance/fence.rs"]
 mod fence;
 #[path = "conformance/model.rs"]
 mod model;
+#[path = "conformance/outage.rs"]
+mod outage;
 #[path = "conformance/place.rs"]
 mod place;
+#[path = "conformance/process.rs"]
+mod process;
+#[path = "conformance/proxy.rs"]
+mod proxy;
 #[path = "conformance/queries.rs"]
 mod queries;
 #[path = "conformance/retention.rs"]
 mod retention;
 #[path = "conformance/sample.rs"]
 mod sample;
+#[path = "conformance/server.rs"]
+mod server;
+#[path = "conformance/skip.rs"]
+mod skip;
 #[path = "conformance/snapshot.rs"]
 mod snapshot;
+#[path = "conformance/upgrade.rs"]
+mod upgrade;
 
 /// Lists the cases once for each database.
 macro_rules! suite {
@@ -58,6 +75,8 @@ macro_rules! suite {
                 snapshot::a_definition_that_cannot_be_read_quarantines_its_runs,
                 snapshot::a_row_that_cannot_be_read_quarantines_its_run,
                 snapshot::a_schema_of_a_newer_program_is_refused,
+                upgrade::a_populated_database_is_upgraded,
+                upgrade::a_database_of_a_newer_schema_keeps_its_rows_and_is_refused,
                 snapshot::live_attempts_of_an_older_schema_are_loaded_without_their_machine,
             );
 
@@ -70,11 +89,48 @@ macro_rules! suite {
     (@cases $starter:path; $($module:ident::$case:ident,)+) => { $(
         #[tokio::test]
         async fn $case() {
-            super::$module::$case($starter()).await;
+            let Some(place) = $starter() else { return };
+            super::$module::$case(place).await;
+        }
+    )+ };
+}
+
+/// Lists the cases that need a server, once for each.
+macro_rules! servers {
+    ($($database:ident: $starter:path;)+) => { $(
+        mod $database {
+            suite!(@cases $starter;
+                outage::a_deposed_leader_writes_nothing_between_its_statements,
+                outage::a_plain_look_at_the_term_would_let_a_deposed_leader_write,
+                outage::a_transaction_that_holds_the_fence_is_ended_by_the_claim,
+                outage::a_commit_that_never_arrived_is_sent_again,
+                outage::a_commit_whose_answer_was_cut_off_is_not_sent_again,
+                outage::a_server_that_falls_silent_is_given_up,
+                outage::a_deadlock_is_tried_again,
+                outage::a_killed_server_loses_nothing_that_was_acknowledged,
+                outage::a_batch_survives_an_outage,
+                outage::another_system_in_the_place_of_the_first_ends_the_term,
+                server::settings_that_can_lose_commits_are_named,
+                server::a_server_that_is_not_there_is_named,
+                server::text_of_any_kind_is_kept_as_it_is,
+                server::no_statement_reads_a_whole_table,
+            );
         }
     )+ };
 }
 
 suite! {
     sqlite: crate::place::sqlite;
+    postgres: crate::place::postgres;
+    mariadb: crate::place::mariadb;
+}
+
+servers! {
+    postgres_server: crate::place::postgres;
+    mariadb_server: crate::place::mariadb;
+}
+
+#[test]
+fn the_same_batches_give_the_same_rows_on_all_databases() {
+    alike::the_same_batches_give_the_same_rows();
 }

@@ -1,13 +1,11 @@
 //! What belongs to SQLite alone: its folder, its lock, its disk.
-#![expect(
-    clippy::expect_used,
-    clippy::print_stdout,
-    reason = "a test fails by panicking and says what it skips"
-)]
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
 #[path = "conformance/sample.rs"]
 #[expect(dead_code, reason = "shared with the conformance suite")]
 mod sample;
+#[path = "conformance/skip.rs"]
+mod skip;
 
 use std::{
     os::unix::fs::PermissionsExt,
@@ -17,7 +15,10 @@ use std::{
 
 use millrace_store::{CommitError, OpenError, Store, StoreConfig};
 
-use crate::sample::{applied, lead, new_run};
+use crate::{
+    sample::{applied, lead, new_run},
+    skip::skipped,
+};
 
 #[tokio::test]
 async fn a_second_process_is_refused_and_told_the_folder() {
@@ -65,18 +66,6 @@ async fn a_folder_that_cannot_be_made_is_named() {
         matches!(&refusal, OpenError::Folder { folder, .. } if folder == Path::new("/proc/none")),
         "{refusal}"
     );
-}
-
-/// Records that a case could not run here, and why, for whoever reads the result of the suite.
-#[expect(clippy::disallowed_methods, reason = "a test has no configuration")]
-fn skipped(name: &str, reason: &str) {
-    use std::io::Write as _;
-    println!("SKIPPED: {name}: {reason}");
-    if let Some(file) = std::env::var_os("MILLRACE_SKIP_FILE") {
-        let file = std::fs::OpenOptions::new().append(true).create(true).open(Path::new(&file));
-        writeln!(file.expect("the skip file opens"), "SKIPPED: {name}: {reason}")
-            .expect("the skip file is written");
-    }
 }
 
 /// A file system in memory that is unmounted at the end.

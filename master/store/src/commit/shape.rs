@@ -283,7 +283,21 @@ pub(crate) static ATTEMPT_ENDED: Shape = Shape {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Store, StoreConfig, bulk::ROWS_MAX};
+    use crate::{Store, StoreConfig, bulk::ROWS_MAX, dialect::Purpose};
+
+    /// MySQL and MariaDB set columns in no certain order, and a value would see those that are set already.
+    #[test]
+    fn a_value_names_no_column_of_its_table_but_its_own() {
+        for shape in [&WORKFLOW_CHANGED, &RUN_CHANGED, &TASK_CHANGED, &ATTEMPT_MOVED, &ATTEMPT_ENDED] {
+            let Form::Update { set, .. } = &shape.form else { panic!("{} is an update", shape.name) };
+            let prefix = format!("{}.", shape.table);
+            for (column, value) in *set {
+                let named = value.split([' ', '(', ',', ')']).filter_map(|word| word.strip_prefix(&prefix));
+                let others: Vec<&str> = named.filter(|named| named != column).collect();
+                assert!(others.is_empty(), "{}: {column} is made of {others:?}", shape.name);
+            }
+        }
+    }
 
     /// A statement over many rows must look each of them up: one that reads a whole table works in every test and stops
     /// the cluster at a million rows.
@@ -291,7 +305,7 @@ mod tests {
     async fn no_statement_reads_a_whole_table() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&StoreConfig::sqlite(&folder.path().join("state.db"))).await.unwrap();
-        let mut connection = store.inner.database.connect().await.unwrap();
+        let mut connection = store.inner.database.connect(Purpose::Prepare).await.unwrap();
         for shape in [&WORKFLOW_CHANGED, &RUN_CHANGED, &TASK_CHANGED, &ATTEMPT_MOVED, &ATTEMPT_ENDED] {
             for rows in [1, ROWS_MAX] {
                 let text = format!("EXPLAIN QUERY PLAN {}", store.inner.database.text(shape, rows));

@@ -7,15 +7,16 @@ use std::{fmt::Write as _, path::Path, time::Duration};
 
 use futures_util::TryStreamExt;
 use sqlx::{
-    Arguments, ConnectOptions, Connection as _, Executor, SqlSafeStr, SqlStr,
+    Arguments, ConnectOptions, Executor, SqlSafeStr, SqlStr,
+    error::DatabaseError as _,
     sqlite::{
-        SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool,
+        SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteError, SqliteJournalMode, SqlitePool,
         SqlitePoolOptions, SqliteSynchronous,
     },
 };
 
-use super::{Cell, Row};
-use crate::bulk::{Form, Shape};
+use super::{ADVANCE, Cell, Row, Trouble};
+use crate::bulk::{Form, ROWS_MAX, Shape, Statement};
 
 /// How long a statement waits for another connection's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -31,6 +32,11 @@ const LOG_BYTES_KEPT: &str = "67108864";
 const CACHE_KIB: &str = "-8192";
 /// Rows on their way from the connection's thread; the default of 50 makes two threads wait for each other.
 const ROWS_IN_FLIGHT: usize = 1_024;
+
+/// Numbers of rows for which statements are prepared.
+const SIZES: [usize; 5] = [1, 4, 16, 64, ROWS_MAX];
+/// Rows of a statement that is small enough to be sent together with others.
+const JOINED_ROWS_MAX: usize = 16;
 
 /// `format` makes one text of a row's numbers at half the cost of joining them.
 pub(crate) const LIVE_TASKS: &str = "SELECT r.id, (\
@@ -109,31 +115,66 @@ pub(crate) async fn control(
 
 pub(crate) async fn execute(
     connection: &mut SqliteConnection,
-    sql: SqlStr,
+    sql: &'static str,
     cells: &[Cell],
 ) -> Result<u64, sqlx::Error> {
     let done = connection.execute(sqlx::query_with(sql, bind(cells)?)).await?;
     Ok(done.rows_affected())
 }
 
-/// Runs several statements and returns how many rows each changed. One message to the connection's thread and back costs
-/// as much as a small statement.
-pub(crate) async fn execute_joined(
+/// Runs a statement over rows and returns how many it changed.
+pub(crate) async fn write(
     connection: &mut SqliteConnection,
     sql: SqlStr,
-    cells: &[Cell],
+    statement: &Statement,
+) -> Result<u64, sqlx::Error> {
+    let mut arguments = SqliteArguments::default();
+    add_rows(&mut arguments, statement)?;
+    let done = connection.execute(sqlx::query_with(sql, arguments)).await?;
+    Ok(done.rows_affected())
+}
+
+/// Begins a transaction, advances the fence and runs all statements. Returns how many rows each of them changed; nothing
+/// where the fence is another's. One message to the connection's thread and back costs as much as a small statement.
+pub(crate) async fn write_joined(
+    connection: &mut SqliteConnection,
+    sql: SqlStr,
+    fence: &[Cell],
+    statements: &[Statement],
 ) -> Result<Vec<u64>, sqlx::Error> {
-    let mut answers = connection.fetch_many(sqlx::query_with(sql, bind(cells)?));
+    let mut arguments = bind(fence)?;
+    for statement in statements {
+        add_rows(&mut arguments, statement)?;
+    }
+    let mut answers = connection.fetch_many(sqlx::query_with(sql, arguments));
     let mut changed = Vec::new();
     while let Some(answer) = answers.try_next().await? {
         changed.extend(answer.left().map(|done| done.rows_affected()));
     }
-    Ok(changed)
+    match changed.as_slice() {
+        [_begun, 1, changed @ ..] => Ok(changed.to_vec()),
+        _ => Ok(Vec::new()),
+    }
 }
 
-/// Returns the beginning of a transaction and statements as one text.
-pub(crate) fn joined(texts: &[&str]) -> String {
-    format!("BEGIN IMMEDIATE; {}", texts.join("; "))
+/// Tells whether statements are small enough to be sent as one.
+pub(crate) fn joins(statements: &[Statement]) -> bool {
+    statements.iter().all(|statement| statement.rows <= JOINED_ROWS_MAX)
+}
+
+/// Returns the beginning of a transaction, the fence and statements as one text.
+pub(crate) fn joined(shapes: &[(&Shape, usize)]) -> String {
+    let mut all = format!("BEGIN IMMEDIATE; {ADVANCE}");
+    for (shape, rows) in shapes {
+        all.push_str("; ");
+        all.push_str(&text(shape, *rows));
+    }
+    all
+}
+
+/// Returns the number of rows that the words for `rows` rows have room for.
+pub(crate) fn size(rows: usize) -> usize {
+    SIZES.into_iter().find(|size| *size >= rows).unwrap_or(ROWS_MAX)
 }
 
 pub(crate) async fn fetch(
@@ -142,30 +183,38 @@ pub(crate) async fn fetch(
     cells: &[Cell],
 ) -> Result<Vec<Row>, sqlx::Error> {
     let rows = connection.fetch_all(sqlx::query_with(sql.into_sql_str(), bind(cells)?)).await?;
-    Ok(rows.into_iter().map(Row).collect())
+    Ok(rows.into_iter().map(Row::Sqlite).collect())
 }
 
-pub(crate) async fn each<E: From<sqlx::Error>>(
+pub(crate) async fn each<E: From<sqlx::Error> + Send>(
     connection: &mut SqliteConnection,
     sql: &'static str,
-    mut take: impl FnMut(&Row) -> Result<(), E>,
+    mut take: impl FnMut(&Row) -> Result<(), E> + Send,
 ) -> Result<(), E> {
     let mut rows = connection.fetch(sqlx::query(sql));
     while let Some(row) = rows.try_next().await? {
-        take(&Row(row))?;
+        take(&Row::Sqlite(row))?;
     }
     Ok(())
 }
 
-pub(crate) async fn close_hard(connection: SqliteConnection) {
-    if let Err(error) = connection.close_hard().await {
-        tracing::debug!(error = %error, "closing a database connection failed");
-    }
-}
-
 fn bind(cells: &[Cell]) -> Result<SqliteArguments, sqlx::Error> {
     let mut arguments = SqliteArguments::default();
-    arguments.reserve(cells.len(), 0);
+    add_all(&mut arguments, cells.iter())?;
+    Ok(arguments)
+}
+
+/// Adds the rows of a statement and what fills them up to its size.
+fn add_rows(arguments: &mut SqliteArguments, statement: &Statement) -> Result<(), sqlx::Error> {
+    let filling = (size(statement.rows) - statement.rows) * statement.shape.columns.len();
+    add_all(arguments, statement.cells().iter().chain(std::iter::repeat_n(&Cell::Null, filling)))
+}
+
+fn add_all<'a>(
+    arguments: &mut SqliteArguments,
+    cells: impl Iterator<Item = &'a Cell>,
+) -> Result<(), sqlx::Error> {
+    arguments.reserve(cells.size_hint().0, 0);
     for cell in cells {
         match cell {
             Cell::Null => arguments.add(None::<i64>),
@@ -175,18 +224,19 @@ fn bind(cells: &[Cell]) -> Result<SqliteArguments, sqlx::Error> {
         }
         .map_err(sqlx::Error::Encode)?;
     }
-    Ok(arguments)
+    Ok(())
 }
 
-pub(crate) fn is_disk_full(error: &sqlx::Error) -> bool {
+pub(crate) fn trouble(error: &SqliteError) -> Trouble {
     const PRIMARY_CODE_MASK: i64 = 0xff;
     const SQLITE_FULL: i64 = 13;
-    let code = error.as_database_error().and_then(|error| error.code()?.parse::<i64>().ok());
-    code.is_some_and(|code| code & PRIMARY_CODE_MASK == SQLITE_FULL)
+    let code = error.code().and_then(|code| code.parse::<i64>().ok()).unwrap_or(0);
+    if code & PRIMARY_CODE_MASK == SQLITE_FULL { Trouble::Full } else { Trouble::of_kind(error) }
 }
 
 /// Puts a statement into words. Rows that only fill up a size have NULL as their first column and change nothing.
 pub(crate) fn text(shape: &Shape, rows: usize) -> String {
+    let rows = size(rows);
     let Shape { table, columns, .. } = shape;
     let names = columns.join(", ");
     let row = format!("({})", vec!["?"; columns.len()].join(", "));

@@ -90,7 +90,13 @@ pub(crate) async fn a_commit_that_cannot_be_settled_is_unknown(place: Place) {
     writer.inject(Fault::after_commit().with(place.vanish()));
     let refusal = writer.commit_changes(&[new_run(2, "flow")]).await.unwrap_err();
     assert!(matches!(refusal, CommitError::Unknown { term: FIRST, seq: 2, .. }), "{refusal}");
-    assert!(refusal.ends_term());
+    assert!(!refusal.ends_term(), "the database may come back");
+    let refusal = writer.commit_changes(&[new_run(3, "flow")]).await.unwrap_err();
+    assert!(matches!(refusal, CommitError::Unsettled(FIRST)), "{refusal}");
+    place.reappear();
+    assert_eq!(writer.retry().await.unwrap().seq, 2, "it was committed, and is not sent again");
+    assert_eq!(writer.commit_changes(&[new_run(3, "flow")]).await.unwrap(), 3);
+    assert_eq!(store.load().await.unwrap().snapshot.runs.len(), 3);
 }
 
 pub(crate) async fn a_leader_deposed_during_commit_learns_it(place: Place) {
@@ -136,10 +142,16 @@ pub(crate) async fn a_dropped_commit_closes_the_writer(place: Place) {
     let store = place.open().await;
     let mut writer = ready(&store).await;
     let changes = [new_run(2, "flow")];
+    // Somebody holds the fence, so that the commit is certain to be on its way when it is dropped.
+    let mut other = place.admin_here().connect().await.unwrap();
+    other.run("BEGIN").await.unwrap();
+    other.run("UPDATE leadership SET holder = holder WHERE id = 1").await.unwrap();
     {
         let mut commit = Box::pin(writer.commit_changes(&changes));
-        assert!(poll!(&mut commit).is_pending(), "a commit waits for its connection");
+        assert!(poll!(&mut commit).is_pending(), "a commit waits for the fence");
     }
+    other.run("ROLLBACK").await.unwrap();
+    other.close().await.unwrap();
     let refusal = writer.commit_changes(&[new_run(3, "flow")]).await.unwrap_err();
     assert!(matches!(refusal, CommitError::Closed(FIRST)), "{refusal}");
     // The next leader finds a store that can be written to.

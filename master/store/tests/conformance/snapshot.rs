@@ -84,7 +84,7 @@ pub(crate) async fn a_row_that_cannot_be_read_quarantines_its_run(place: Place) 
     writer.commit_changes(&started(3, 0, 6)).await.unwrap();
     place
         .tamper(
-            "UPDATE task_instance SET state = 9 WHERE run_id IN (SELECT id FROM run ORDER BY id LIMIT 1)"
+            "UPDATE task_instance SET state = 9 WHERE run_id = (SELECT id FROM run ORDER BY id LIMIT 1)"
                 .to_owned(),
         )
         .await;
@@ -101,27 +101,26 @@ pub(crate) async fn a_row_that_cannot_be_read_quarantines_its_run(place: Place) 
         ]
     );
     // A live attempt that belongs to nothing is reported as well.
-    place
-        .tamper(
-            "UPDATE attempt SET executor = 'plant-1', run_id = X'00000000000000000000000000000001'"
-                .to_owned(),
-        )
-        .await;
+    let nobody = place.bytes("00000000000000000000000000000001");
+    place.tamper(format!("UPDATE attempt SET executor = 'plant-1', run_id = {nobody}")).await;
     let loaded = store.load().await.unwrap();
     assert!(matches!(loaded.problems.as_slice(), [LoadProblem::Run { .. }, LoadProblem::Stray { .. }]));
 }
 
 pub(crate) async fn a_schema_of_a_newer_program_is_refused(place: Place) {
     place.open().await.close().await;
-    let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
-                 VALUES (9999, 'from the future', 1, X'00', 1)";
-    place.tamper(newer.to_owned()).await;
+    let newer = format!(
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+         VALUES (9999, 'from the future', TRUE, {}, 1)",
+        place.bytes("00")
+    );
+    place.tamper(newer).await;
     let refusal = Store::open(place.config()).await.unwrap_err();
-    assert!(matches!(refusal, OpenError::NewerSchema { found: 9_999, known: 2 }), "{refusal}");
+    assert!(matches!(refusal, OpenError::NewerSchema { found: 9_999, known: 3 }), "{refusal}");
     assert!(refusal.to_string().contains("run the newer program"));
 
     place.tamper("DELETE FROM _sqlx_migrations WHERE version = 9999".to_owned()).await;
-    place.tamper("UPDATE _sqlx_migrations SET checksum = X'00'".to_owned()).await;
+    place.tamper(format!("UPDATE _sqlx_migrations SET checksum = {}", place.bytes("00"))).await;
     let refusal = Store::open(place.config()).await.unwrap_err();
     assert!(matches!(refusal, OpenError::ForeignSchema { version: 1 }), "{refusal}");
 }
