@@ -19,21 +19,19 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::ExecutorConfig,
-    ledger::{Action, Batch, Input, Ledger, Limits},
+    ledger::{Action, Batch, Input, Ledger, Limits, OnStop},
     output::{Output, Shipper, ShipperSettings},
-    runner::{Command, Event, Settings, Supervisor},
+    runner::{self, Event, Runner, Settings},
     session::{Introduction, News, Session},
     spool::{self, BATCHES_IN_FLIGHT_MAX, FolderLock, Spool, WriteError, Written},
 };
 
-/// Events of processes that are taken in at once.
-const EVENTS_AT_ONCE_MAX: usize = 256;
 /// Bytes of the shortest journal that is written anew, and by how much it must have grown since the last time.
 const REWRITE_BYTES_MIN: u64 = 2 << 20;
 const REWRITE_GROWTH: u64 = 4;
-/// Open files of the program itself, and for each living attempt: its log, its exit, its standard streams while it starts.
+/// Open files of the program and of its supervisor, and for each living attempt: its log and its control group.
 const FILES_BASE: u64 = 256;
-const FILES_PER_SLOT: u64 = 8;
+const FILES_PER_SLOT: u64 = 4;
 /// Files that must be free to be made on the disk of the data folder for an attempt to start.
 const FREE_FILES_MIN: u64 = 64;
 /// How long a deadline is slept for at once: timers stop while the machine is suspended, deadlines do not.
@@ -41,7 +39,7 @@ const SLEEP_MAX: Duration = Duration::from_secs(2);
 /// How long the leader may take to acknowledge the last ends when the program stops.
 const FLUSH_MAX: Duration = Duration::from_secs(3);
 
-/// Runs an executor until `shutdown`, then ends what it runs and reports that.
+/// Runs an executor until `shutdown`, then leaves what it runs to the supervisor, or ends it and reports that.
 ///
 /// # Errors
 /// Where a part cannot be built from the configuration, the spool cannot be written, or a thread is gone.
@@ -49,12 +47,12 @@ pub async fn run(config: ExecutorConfig, shutdown: CancellationToken) -> anyhow:
     let problems: Vec<String> = config.problems().iter().map(ToString::to_string).collect();
     anyhow::ensure!(problems.is_empty(), "the configuration does not hold together: {}", problems.join("; "));
     let token = read_token_file(&config.token_file).context("the token cannot be used")?;
-    let (app, inbox, shipper) = App::build(config, &token)?;
+    let (app, written, shipper) = App::build(config, &token).await?;
     let mut tasks = JoinSet::new();
     let stop = CancellationToken::new();
     tasks.spawn(shipper.run(stop.clone()));
     let result = tokio::select! {
-        result = app.run(inbox, shutdown) => result,
+        result = app.run(written, shutdown) => result,
         _ = tasks.join_next() => Err(anyhow::anyhow!("the task that ships output has ended")),
     };
     stop.cancel();
@@ -69,7 +67,7 @@ struct App {
     spool: Spool,
     batches_in_flight: usize,
     rewritten_bytes: u64,
-    supervisor: Supervisor,
+    runner: Runner,
     output: Arc<Output>,
     session: Session,
     data_dir: PathBuf,
@@ -82,6 +80,7 @@ struct App {
     is_ready: bool,
     stopping: Option<Stopping>,
     stop_timeout: Duration,
+    on_stop: OnStop,
     _lock: FolderLock,
 }
 
@@ -91,14 +90,11 @@ struct Stopping {
     flush_until: Option<Uptime>,
 }
 
-/// What other threads tell.
-struct Inbox {
-    written: mpsc::Receiver<Result<Written, WriteError>>,
-    events: mpsc::Receiver<Event>,
-}
+/// What the thread that writes the spool tells.
+type Writings = mpsc::Receiver<Result<Written, WriteError>>;
 
 impl App {
-    fn build(mut config: ExecutorConfig, token: &Secret) -> anyhow::Result<(Self, Inbox, Shipper)> {
+    async fn build(mut config: ExecutorConfig, token: &Secret) -> anyhow::Result<(Self, Writings, Shipper)> {
         raise_file_limit(config.slots);
         let lock = spool::lock(&config.data_dir)?;
         let data_dir = fs::canonicalize(&config.data_dir).context("the data folder has no absolute path")?;
@@ -108,7 +104,6 @@ impl App {
             answer_timeout: config.answer_timeout,
             stop_grace: config.stop_grace,
         };
-        let ledger = Ledger::restore(opened.id, limits, opened.records);
         let mut registry = Registry::builtin();
         registry.declare(std::mem::take(&mut config.kinds)).context("the declared kinds cannot be used")?;
         let kinds = registry.names().map(KindName::to_string).collect();
@@ -116,22 +111,25 @@ impl App {
         let session = Session::new(&config.masters, token, config.answer_timeout, introduction)?;
         let output = Arc::new(Output::default());
         let site = site(&config, &data_dir);
+        let secrets = passwords(&site);
+        let settings = Settings { data_dir: data_dir.clone(), registry, site };
+        let (mut runner, found, kept) = Runner::open(settings).await.context("attempts cannot be run")?;
+        let ledger = Ledger::restore(opened.id, limits, opened.records, &kept);
+        runner.take_over(found, |attempt| ledger.is_live(attempt));
         let shipper = Shipper::new(ShipperSettings {
             output: Arc::clone(&output),
             folder: data_dir.join("output"),
-            secrets: passwords(&site),
+            secrets,
             leader: session.leader(),
         });
         let (spool, written) =
             Spool::start(opened.journal).context("the spool's thread cannot be started")?;
-        let settings = Settings { data_dir: &data_dir, slots: config.slots, registry, site };
-        let (supervisor, events) = Supervisor::start(settings).context("processes cannot be run")?;
         let app = Self {
             ledger,
             spool,
             batches_in_flight: 0,
             rewritten_bytes: REWRITE_BYTES_MIN,
-            supervisor,
+            runner,
             output,
             session,
             data_dir,
@@ -142,14 +140,16 @@ impl App {
             is_ready: false,
             stopping: None,
             stop_timeout: config.stop_timeout,
+            on_stop: config.on_stop.unwrap_or(OnStop::Keep),
             _lock: lock,
         };
-        Ok((app, Inbox { written, events }, shipper))
+        Ok((app, written, shipper))
     }
 
-    async fn run(mut self, mut inbox: Inbox, shutdown: CancellationToken) -> anyhow::Result<()> {
-        let mut events = Vec::with_capacity(EVENTS_AT_ONCE_MAX);
+    async fn run(mut self, mut written: Writings, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let mut events = Vec::new();
         self.advance()?;
+        self.runner.flush();
         while !self.has_stopped() {
             let pause = self.next_wake().map(|at| at.since(SystemClock.now().uptime).min(SLEEP_MAX));
             tokio::select! {
@@ -157,14 +157,18 @@ impl App {
                 biased;
                 () = shutdown.cancelled(), if self.stopping.is_none() => self.on_stop(),
                 () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => self.on_time(),
-                written = inbox.written.recv() => self.on_written(written.unwrap_or(Err(WriteError::Gone)))?,
-                count = inbox.events.recv_many(&mut events, EVENTS_AT_ONCE_MAX) => {
-                    anyhow::ensure!(count > 0, "the threads that run processes have ended");
+                written = written.recv() => self.on_written(written.unwrap_or(Err(WriteError::Gone)))?,
+                turned = self.runner.turn(&mut events) => {
+                    turned.context("attempts cannot be run")?;
                     events.drain(..).for_each(|event| self.on_event(event));
                 }
                 news = self.session.next(), if self.is_ready => self.on_news(news),
             }
             self.advance()?;
+            self.runner.flush();
+        }
+        if self.on_stop == OnStop::End {
+            self.runner.leave();
         }
         Ok(())
     }
@@ -177,11 +181,24 @@ impl App {
     }
 
     fn on_stop(&mut self) {
-        tracing::info!(attempts = self.ledger.live_count(), "the executor stops; what it runs is ended");
+        match self.on_stop {
+            OnStop::Keep => {
+                tracing::info!(
+                    attempts = self.ledger.live_count(),
+                    "the executor stops; what it runs goes on"
+                );
+            }
+            OnStop::End => {
+                tracing::info!(
+                    attempts = self.ledger.live_count(),
+                    "the executor stops; what it runs is ended"
+                );
+            }
+        }
         self.stopping =
             Some(Stopping { until: SystemClock.now().uptime + self.stop_timeout, flush_until: None });
         self.session.announce_draining();
-        self.take(Input::StopRequested);
+        self.take(Input::StopRequested(self.on_stop));
     }
 
     fn on_time(&mut self) {
@@ -219,13 +236,19 @@ impl App {
                 self.output.open(source);
                 self.take(Input::Spawned { attempt, pid, workspace, at });
             }
-            Event::Exited(attempt, exit) => {
-                self.output.end(attempt, exit.log_bytes);
-                self.take(Input::Exited(attempt, exit));
+            Event::Adopted(source) => self.output.open(source),
+            Event::Exited(attempt, exit) => self.take(Input::Exited(attempt, exit)),
+            Event::SupervisorLost => {
+                tracing::error!(
+                    attempts = self.ledger.live_count(),
+                    "the supervisor of attempts is gone; what it ran is ended"
+                );
+                self.is_ready = false;
+                self.take(Input::SupervisorLost);
             }
-            Event::Purged { is_complete } => {
+            Event::Ready { is_clean } => {
                 self.is_ready = true;
-                self.take(Input::Purged { is_complete });
+                self.take(Input::Purged { is_complete: is_clean });
             }
         }
     }
@@ -278,11 +301,15 @@ impl App {
     fn release(&mut self, batch: Batch) -> anyhow::Result<()> {
         for action in self.ledger.release(SystemClock.now(), batch) {
             match action {
-                Action::Spawn(start) => self.supervisor.spawn(start)?,
-                Action::Kill { attempt, grace } => {
-                    self.supervisor.command(Command::Kill { attempt, grace })?;
+                Action::Spawn(start) => self.runner.spawn(&start),
+                Action::Kill { attempt, grace, by } => self.runner.kill(attempt, grace, by),
+                Action::Settle(attempt) => {
+                    if let Some(bytes) = self.runner.settle(attempt) {
+                        self.output.end(attempt, bytes);
+                    }
                 }
-                Action::Purge(remains) => self.supervisor.command(Command::Purge(remains))?,
+                Action::Extend(contact) => self.runner.extend(contact),
+                Action::Purge(remains) => self.runner.purge(remains),
                 Action::Report(attempt, report) => self.session.report(attempt, report),
                 Action::Greet(greeting) => self.session.greet(greeting),
                 Action::Heartbeat(heartbeat) => self.session.heartbeat(heartbeat),
@@ -296,7 +323,8 @@ impl App {
         Ok(())
     }
 
-    /// Tells whether the program may end: nothing lives, and what there is to say was said or has waited long enough.
+    /// Tells whether the program may end: nothing lives or all that lives is left to the supervisor, and what there is to say
+    /// was said or has waited long enough.
     fn has_stopped(&mut self) -> bool {
         let Some(stopping) = &mut self.stopping else { return false };
         let now = SystemClock.now().uptime;
@@ -304,7 +332,9 @@ impl App {
             tracing::warn!(attempts = self.ledger.live_count(), "the time to stop is over");
             return true;
         }
-        if self.ledger.live_count() > 0 || self.batches_in_flight > 0 {
+        let is_waiting = self.on_stop == OnStop::End && self.ledger.live_count() > 0;
+        // What was decided is handed over: an attempt with an intent and no process would be lost.
+        if is_waiting || self.batches_in_flight > 0 || self.ledger.has_batch() || !self.runner.is_flushed() {
             return false;
         }
         let is_told = self.session.is_flushed() && self.ledger.unacknowledged_count() == 0;
@@ -341,7 +371,7 @@ fn introduction(config: &ExecutorConfig, kinds: Vec<String>, spool: SpoolId) -> 
 /// Returns what this machine offers to kinds.
 fn site(config: &ExecutorConfig, data_dir: &Path) -> Site {
     Site {
-        program: PathBuf::from("/proc/self/exe"),
+        program: runner::own_program(),
         connections: Arc::new(config.connections.clone()),
         state_dir: data_dir.join("state"),
         datax: config.datax.clone(),
@@ -349,7 +379,7 @@ fn site(config: &ExecutorConfig, data_dir: &Path) -> Site {
     }
 }
 
-/// Lets this program open as many files as its slots need. No more than that: attempts inherit the limit, and there are
+/// Lets this program, and the supervisor that it starts, open as many files as its slots need. No more than that: attempts inherit the limit, and there are
 /// programs that walk through every descriptor they might have.
 fn raise_file_limit(slots: u32) {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};

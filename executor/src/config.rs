@@ -15,6 +15,8 @@ use millrace_runtime::{
 use serde::Deserialize;
 use thiserror::Error;
 
+use crate::ledger::OnStop;
+
 /// The shortest time that a task may let its attempts run without contact to a leader.
 pub const ORPHAN_TIMEOUT_MIN: Duration = Duration::from_secs(15);
 /// Attempts at once for each core: the short ones hide the wait for the disk, the long ones mostly wait for a server.
@@ -54,6 +56,10 @@ pub struct ExecutorConfig {
     /// Time between TERM and KILL when the program is stopped, at most.
     #[serde(default = "stop_grace", with = "duration_text")]
     pub stop_grace: Duration,
+    /// What becomes of running attempts when the program is stopped: `keep` lets them go on under their supervisor, for the
+    /// next start to take over, `end` ends them. Where absent `millrace-executor` keeps them and `millrace` ends them.
+    #[serde(default)]
+    pub on_stop: Option<OnStop>,
     /// Space that must be free in the data folder for an attempt to start.
     #[serde(default = "min_free", with = "size_text")]
     pub min_free: u64,
@@ -131,6 +137,7 @@ impl ExecutorConfig {
             answer_timeout: answer_timeout(),
             stop_timeout: stop_timeout(),
             stop_grace: stop_grace(),
+            on_stop: None,
             min_free: min_free(),
             log_format: Format::default(),
             connections: Connections::new(),

@@ -30,7 +30,8 @@ use millrace_common::{
 use self::entry::{Cause, Entry, State};
 pub use self::{
     batch::{Action, Batch, End, Greeting, Heartbeat, Held, Record, Rejection, Remains, Report, Spawned},
-    input::{Ending, Exit, FromLeader, Input, Refusal, Start, Verdict},
+    input::{EndedBy, Ending, Exit, FromLeader, Input, OnStop, Refusal, Start, Verdict},
+    restore::{Kept, Survivor},
 };
 
 /// Attempts that are remembered after their end was acknowledged, so that a late repetition is not run again. A leader
@@ -133,6 +134,18 @@ impl Ledger {
         self.attempts.len() - self.live.len()
     }
 
+    /// Tells whether an attempt lives and waits for its process: what was killed meanwhile must not be spawned any more.
+    #[must_use]
+    pub fn is_starting(&self, attempt: AttemptId) -> bool {
+        self.attempts.get(&attempt).is_some_and(|entry| entry.state == State::Starting)
+    }
+
+    /// Tells whether an attempt lives here.
+    #[must_use]
+    pub fn is_live(&self, attempt: AttemptId) -> bool {
+        self.attempts.get(&attempt).is_some_and(Entry::is_live)
+    }
+
     /// Takes in what happened.
     ///
     /// # Errors
@@ -154,7 +167,8 @@ impl Ledger {
             }
             Input::Purged { is_complete } => self.is_purged = is_complete,
             Input::SpaceChecked { is_low } => self.is_space_low = is_low,
-            Input::StopRequested => self.on_stop_requested(),
+            Input::SupervisorLost => self.on_supervisor_lost(),
+            Input::StopRequested(on_stop) => self.on_stop_requested(on_stop),
         }
         Ok(())
     }
@@ -244,9 +258,14 @@ impl Ledger {
     }
 
     fn on_exited(&mut self, attempt: AttemptId, exit: Exit) {
-        let Some(entry) = self.attempts.get(&attempt).filter(|entry| entry.is_live()) else { return };
+        let Some(entry) = self.attempts.get(&attempt).filter(|entry| entry.is_live()) else {
+            // Its end is durable already, or nobody asks for it: a supervisor that tells it again may forget it.
+            self.act(Action::Settle(attempt));
+            return;
+        };
         let is_discarded = entry.state == State::Killing(Cause::Discarded);
         let end = entry.outcome(exit);
+        self.act(Action::Settle(attempt));
         self.end(attempt, end);
         if is_discarded {
             self.forget(attempt);
@@ -254,8 +273,17 @@ impl Ledger {
         }
     }
 
-    fn on_stop_requested(&mut self) {
+    fn on_supervisor_lost(&mut self) {
+        let live: Vec<_> = self.live.values().copied().collect();
+        let remains = self.remains(live, &Cause::Unsupervised, Entry::is_live);
+        self.act(Action::Purge(remains));
+    }
+
+    fn on_stop_requested(&mut self, on_stop: OnStop) {
         self.is_stopping = true;
+        if on_stop == OnStop::Keep {
+            return;
+        }
         let live: Vec<_> = self.live.values().copied().collect();
         for attempt in live {
             self.begin_kill(attempt, Cause::Stopped, Some(self.limits.stop_grace));
@@ -268,10 +296,11 @@ impl Ledger {
         if !matches!(entry.state, State::Starting | State::Running) {
             return;
         }
+        let by = cause.told();
         entry.state = State::Killing(cause);
         let grace = grace_max.map_or(entry.kill_grace, |most| most.min(entry.kill_grace));
         self.disarm(attempt);
-        self.act(Action::Kill { attempt, grace });
+        self.act(Action::Kill { attempt, grace, by });
     }
 
     /// Notes the end of an attempt and tells the leader.

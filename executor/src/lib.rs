@@ -3,7 +3,7 @@
 //! ```text
 //! session <-> app <-> ledger        what a leader says becomes inputs; decisions become batches
 //!              |  \-> spool         a batch is durable before anything of it is done
-//!              |----> runner        processes: start, watch, end, and see that nothing is left
+//!              |----> runner <----> supervisor   a process of its own that starts, watches and ends attempts
 //!              \----> output        files, shipped by offset over a connection of their own
 //! ```
 //!
@@ -13,13 +13,17 @@ pub mod app;
 pub mod config;
 pub mod ledger;
 pub mod output;
+mod procfs;
 mod run_kind;
 pub mod runner;
 mod session;
 pub mod spool;
+mod supervisor;
 
 pub use self::{
     app::run,
     config::ExecutorConfig,
+    ledger::OnStop,
     run_kind::{is_run_kind, run_kind_main},
+    supervisor::{is_supervise, supervise_main},
 };

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use millrace_executor::{ExecutorConfig, is_run_kind, run_kind_main};
+use millrace_executor::{ExecutorConfig, is_run_kind, is_supervise, run_kind_main, supervise_main};
 use millrace_runtime::{config, shutdown::run_until_signalled, telemetry};
 
 /// Runs attempts on this machine for the masters that it is configured with.
@@ -32,8 +32,16 @@ fn parse_setting(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
+fn main() -> ExitCode {
+    // First and without a runtime: the supervisor has one thread.
+    if is_supervise() {
+        return supervise_main();
+    }
+    run_program()
+}
+
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn run_program() -> ExitCode {
     if is_run_kind() {
         return run_kind_main().await;
     }

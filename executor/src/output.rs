@@ -11,8 +11,8 @@ mod shipper;
 use std::{
     collections::HashMap,
     fmt,
-    fs::File,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    path::PathBuf,
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use millrace_common::{id::AttemptId, secret::Secret};
@@ -27,7 +27,7 @@ pub(crate) use self::{
 /// The output of a living attempt.
 pub struct Source {
     attempt: AttemptId,
-    file: Arc<File>,
+    path: PathBuf,
     secrets: Vec<Secret>,
 }
 
@@ -38,9 +38,9 @@ impl fmt::Debug for Source {
 }
 
 impl Source {
-    /// Makes the source of an attempt whose process appends to `file`.
-    pub(crate) const fn new(attempt: AttemptId, file: Arc<File>, secrets: Vec<Secret>) -> Self {
-        Self { attempt, file, secrets }
+    /// Makes the source of an attempt whose process appends to the file at `path` for as long as it lives.
+    pub(crate) const fn new(attempt: AttemptId, path: PathBuf, secrets: Vec<Secret>) -> Self {
+        Self { attempt, path, secrets }
     }
 }
 
@@ -74,7 +74,7 @@ impl Output {
         }
     }
 
-    /// Notes that an attempt has ended with this many bytes.
+    /// Notes that an attempt has ended with this many bytes. Its file must be where ended ones wait, or gone.
     pub(crate) fn end(&self, attempt: AttemptId, bytes: u64) {
         let mut notes = self.notes();
         let secrets = notes.growing.remove(&attempt).map(|source| source.secrets).unwrap_or_default();

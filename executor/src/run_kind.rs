@@ -6,7 +6,7 @@ use std::{env, ffi::OsStr, path::PathBuf, process::ExitCode};
 
 use millrace_kinds::SUBCOMMAND;
 
-use crate::runner::VALUES_VARIABLE;
+use crate::procfs::VALUES_VARIABLE;
 
 /// Tells whether this process was started to run a built-in kind; asked before arguments are parsed.
 #[must_use]

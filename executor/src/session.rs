@@ -1,20 +1,15 @@
 //! The session with the leader: one bidirectional stream, dialled from here.
 //!
-//! Owns the connection and the reports that have not left; decides nothing. Masters are tried in turn; between rounds the
-//! pause grows, with a random part so that a plant full of executors does not return in step. A broken session is opened
-//! again at once: attempts go on meanwhile, and the next greeting tells everything.
+//! Owns the connection and the reports that have not left; decides nothing. Masters are tried in turn; one that does not
+//! lead says who does, and that one is tried next. Between rounds the pause grows, with a random part so that a plant full of
+//! executors does not return in step. A broken session is opened again at once: attempts go on meanwhile, and the next
+//! greeting tells everything.
 
 mod outbox;
 mod peer;
 mod wire;
 
-use std::{
-    collections::BTreeMap,
-    future::Future,
-    hash::{BuildHasher as _, Hasher as _, RandomState},
-    pin::Pin,
-    time::Duration,
-};
+use std::{collections::BTreeMap, future::Future, pin::Pin, time::Duration};
 
 use millrace_common::{
     id::{AttemptId, SpoolId},
@@ -26,7 +21,7 @@ use millrace_proto::{
     MESSAGE_BYTES_MAX, PROTOCOL,
     v1::{self, executor_message::Body, executor_service_client::ExecutorServiceClient},
 };
-use millrace_runtime::{Chain, SystemClock};
+use millrace_runtime::{Chain, SystemClock, jitter};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming, transport::Channel};
@@ -40,6 +35,10 @@ const MESSAGES_MAX: usize = 16;
 /// Pause after all masters were tried, at first and at most.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Pause at most while masters answer that nobody leads: an election takes no longer than a lease.
+const PAUSE_ELECTION_MAX: Duration = Duration::from_secs(1);
+/// Masters in a row that may name another one as the leader before that counts as a failure.
+const REFERRALS_MAX: usize = 3;
 
 /// What this executor says of itself.
 #[derive(Debug, Clone)]
@@ -90,6 +89,9 @@ enum State {
 pub(crate) struct Session {
     masters: Vec<Peer>,
     current: usize,
+    /// The leader, as a master said that was asked before.
+    told: Option<Peer>,
+    referrals: usize,
     tried: usize,
     pause: Duration,
     answer_timeout: Duration,
@@ -121,6 +123,8 @@ impl Session {
         Ok(Self {
             masters,
             current: 0,
+            told: None,
+            referrals: 0,
             tried: 0,
             pause: PAUSE_MIN,
             answer_timeout,
@@ -216,14 +220,19 @@ impl Session {
     }
 
     fn dial(&mut self) {
-        let Some(peer) = self.masters.get(self.current).cloned() else { return };
+        let Some(peer) = self.peer().cloned() else { return };
         self.state = State::Dialling(Box::pin(async move { peer.connect().await }));
+    }
+
+    /// Returns the master that is being tried, or that this session is with.
+    fn peer(&self) -> Option<&Peer> {
+        self.told.as_ref().or_else(|| self.masters.get(self.current))
     }
 
     /// Opens the stream with a greeting.
     pub(crate) fn greet(&mut self, greeting: Greeting) {
         let State::Dialled(channel) = &self.state else { return };
-        let Some(peer) = self.masters.get(self.current) else { return };
+        let Some(peer) = self.peer().cloned() else { return };
         let hello = self.hello(greeting);
         // The greeting tells all of it.
         self.outbox.clear();
@@ -273,7 +282,30 @@ impl Session {
                 Some(News::Said(term, said))
             }
             Ok(Said::Refused(reason)) => self.fail(&format!("refused: {reason}")),
+            Ok(Said::NotLeader(address)) => self.on_referred(&address),
             Err(error) => self.fail(&format!("not understood: {}", Chain(&error))),
+        }
+    }
+
+    /// Turns to the master that is said to lead.
+    fn on_referred(&mut self, address: &str) -> Option<News> {
+        if address.is_empty() {
+            self.pause = self.pause.min(PAUSE_ELECTION_MAX);
+            return self.fail("nobody leads");
+        }
+        self.referrals += 1;
+        if self.referrals > REFERRALS_MAX {
+            return self.fail("the masters name each other as the leader");
+        }
+        let told = self.peer().map(|peer| peer.at(address));
+        match told {
+            Some(Ok(told)) => {
+                self.told = Some(told);
+                self.state = State::Pausing(Uptime::default());
+                Some(News::Closed)
+            }
+            Some(Err(error)) => self.fail(&Chain(&error).to_string()),
+            None => self.fail("there is no master"),
         }
     }
 
@@ -281,17 +313,18 @@ impl Session {
         if let State::Open { welcome_until, .. } = &mut self.state {
             *welcome_until = None;
         }
-        let peer = self.masters.get(self.current).cloned();
+        let peer = self.peer().cloned();
         tracing::info!(leader = ?peer, %term, "connected to the leader");
         self.leader.send_replace(peer);
         self.tried = 0;
+        self.referrals = 0;
         self.pause = PAUSE_MIN;
         self.complaint.clear();
     }
 
     /// Gives up this session and turns to the next master.
     fn fail(&mut self, reason: &str) -> Option<News> {
-        let peer = self.masters.get(self.current);
+        let peer = self.peer();
         let was_open = self.is_open();
         let complaint = format!("{peer:?}: {reason}");
         if was_open {
@@ -301,6 +334,8 @@ impl Session {
             self.complaint = complaint;
         }
         self.leader.send_if_modified(|leader| leader.take().is_some());
+        self.told = None;
+        self.referrals = 0;
         self.tried += 1;
         self.current = (self.current + 1) % self.masters.len().max(1);
         let pause = if self.tried.is_multiple_of(self.masters.len().max(1)) {
@@ -316,8 +351,7 @@ impl Session {
     fn next_pause(&mut self) -> Duration {
         let pause = self.pause;
         self.pause = (pause * 2).min(PAUSE_MAX);
-        let random = RandomState::new().build_hasher().finish() % 1_000;
-        pause / 2 + pause * u32::try_from(random).unwrap_or(0) / 2_000
+        jitter::from_half(pause)
     }
 
     /// Ends the session; the search for a leader begins anew.

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod small_disk;
 mod support;
 
 use std::{fs, time::Duration};
@@ -10,8 +11,12 @@ use millrace_common::state::AttemptState;
 use millrace_proto::v1::{self, verdict::Kind};
 use serde_json::json;
 
-use self::support::{
-    Executor, Leader, Session, SmallDisk, attempt, eventually, fill, is_alive, pid_in, state,
+use self::{
+    small_disk::{SmallDisk, fill},
+    support::{
+        Executor, Leader, Session, Sweeper, attempt, eventually, is_alive, pid_in, signal, state,
+        supervisor_of,
+    },
 };
 
 /// A leader, an executor that it has welcomed, and the folder of both.
@@ -19,6 +24,7 @@ struct Stage {
     leader: Leader,
     session: Session,
     executor: Executor,
+    _sweeper: Sweeper,
     folder: tempfile::TempDir,
 }
 
@@ -32,7 +38,7 @@ impl Stage {
         let mut leader = Leader::start().await;
         let executor = Executor::start(folder.path(), leader.address, more);
         let session = leader.session().await;
-        Self { leader, session, executor, folder }
+        Self { leader, session, executor, _sweeper: Sweeper(folder.path().to_owned()), folder }
     }
 
     /// Returns a file in the test's folder, for scripts to write to.
@@ -329,7 +335,7 @@ async fn orphans_end_themselves_when_heartbeats_are_not_answered() {
 }
 
 #[tokio::test]
-async fn after_a_crash_orphans_are_ended_and_reported_as_lost() {
+async fn after_a_crash_of_both_programs_orphans_are_ended_and_reported_as_lost() {
     let mut stage = Stage::new().await;
     let (id, done) = (attempt(0, 1), attempt(1, 1));
     let daemon = stage.file("daemon");
@@ -343,8 +349,12 @@ async fn after_a_crash_orphans_are_ended_and_reported_as_lost() {
         assert!(stage.session.receive().await);
     }
     let spool = stage.session.hello.spool_id.clone();
+    let supervisor = supervisor_of(stage.folder.path()).unwrap();
     stage.executor.crash();
-    assert!(is_alive(main) && is_alive(daemon));
+    signal(supervisor, nix::sys::signal::Signal::SIGKILL);
+    // What the supervisor started dies with it; what that had started is for the next life to end.
+    eventually("the end of the main process", || (!is_alive(main)).then_some(())).await;
+    assert!(is_alive(daemon));
     drop(stage.session);
     let _executor = Executor::start(stage.folder.path(), stage.leader.address, "");
     let mut session = stage.leader.greeted().await;
@@ -515,7 +525,7 @@ async fn a_deposed_leader_is_hung_up_on() {
 
 #[tokio::test]
 async fn stopping_ends_attempts_reports_them_and_exits_in_order() {
-    let mut stage = Stage::new().await;
+    let mut stage = Stage::with("on_stop = 'end'").await;
     let id = attempt(0, 1);
     stage.session.start(stage.session.shell(id, &["sleep", "1000"])).await;
     let pid = stage.session.pid_of(id).await;
@@ -524,6 +534,8 @@ async fn stopping_ends_attempts_reports_them_and_exits_in_order() {
     assert_eq!((state(&end), end.reason.as_str()), (AttemptState::Lost, "the executor was stopped"));
     assert!(!is_alive(pid));
     assert!(stage.executor.exit().await.success());
+    let folder = stage.folder.path();
+    eventually("the end of the supervisor", || supervisor_of(folder).is_none().then_some(())).await;
 }
 
 #[tokio::test]
@@ -533,4 +545,26 @@ async fn a_second_executor_in_the_same_folder_says_so_and_ends() {
     assert!(!second.exit().await.success());
     let log = fs::read_to_string(stage.folder.path().join("executor.log")).unwrap();
     assert!(log.contains("in use by another executor"), "{log}");
+}
+
+#[tokio::test]
+async fn the_master_that_is_said_to_lead_is_followed_and_the_configured_ones_are_asked_after_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut standby = Leader::start().await;
+    let mut leader = Leader::start().await;
+    let _executor = Executor::start(folder.path(), standby.address, "");
+    let _sweeper = Sweeper(folder.path().to_owned());
+    let not_leader = |address: String| v1::leader_message::Body::NotLeader(v1::NotLeader { address });
+    let asked = standby.greeted().await;
+    asked.send(not_leader(String::new())).await;
+    drop(asked);
+    // Nobody led, so it asks again.
+    let asked = standby.greeted().await;
+    asked.send(not_leader(format!("http://{}", leader.address))).await;
+    let mut session = leader.session().await;
+    let end = session.run(attempt(0, 1), &["true"]).await;
+    assert_eq!(state(&end), AttemptState::Succeeded);
+    drop(session);
+    drop(leader);
+    standby.greeted().await;
 }

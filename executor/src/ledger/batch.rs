@@ -10,7 +10,7 @@ use millrace_common::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::input::Start;
+use super::input::{EndedBy, Start};
 
 /// A fact of the spool, in the past tense.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -224,7 +224,13 @@ pub enum Action {
         attempt: AttemptId,
         /// Time between TERM and KILL.
         grace: Duration,
+        /// Why.
+        by: EndedBy,
     },
+    /// The end of this attempt is durable: its supervisor may forget it, and its workspace is free.
+    Settle(AttemptId),
+    /// The leader has answered a message that left then: so much longer may attempts run without contact.
+    Extend(Uptime),
     /// End whatever an earlier life of this executor left alive.
     Purge(Vec<Remains>),
     /// Tell the leader.

@@ -8,7 +8,8 @@
 //! | starting, killing | not released to be spawned | ended |
 //! | starting, running | kill, time-out, no contact, stop | killing |
 //! | starting, running, killing | exited | ended |
-//! | any | restart of the executor | killing, unless ended |
+//! | starting, running | its supervisor is gone, also at a restart | killing |
+//! | any | restart of the executor, its supervisor lives | the same |
 //! | ended | acknowledged, discarded | forgotten |
 
 use std::time::Duration;
@@ -17,7 +18,7 @@ use millrace_common::{state::AttemptState, time::Timestamp};
 
 use super::{
     batch::{End, Rejection, Report, Spawned},
-    input::{Ending, Exit},
+    input::{EndedBy, Ending, Exit},
 };
 
 /// An attempt that this executor holds.
@@ -52,6 +53,7 @@ pub(super) enum Cause {
     Orphaned(Duration),
     Stopped,
     Restarted,
+    Unsupervised,
     Discarded,
 }
 
@@ -60,7 +62,9 @@ impl Cause {
         match self {
             Self::Requested(_) => AttemptState::Killed,
             Self::TimedOut(_) => AttemptState::TimedOut,
-            Self::Orphaned(_) | Self::Stopped | Self::Restarted | Self::Discarded => AttemptState::Lost,
+            Self::Orphaned(_) | Self::Stopped | Self::Restarted | Self::Unsupervised | Self::Discarded => {
+                AttemptState::Lost
+            }
         }
     }
 
@@ -71,8 +75,23 @@ impl Cause {
             Self::TimedOut(limit) => format!("took longer than {}", ShowDuration(*limit)),
             Self::Orphaned(limit) => format!("no contact to a leader for {}", ShowDuration(*limit)),
             Self::Stopped => "the executor was stopped".to_owned(),
-            Self::Restarted => "the executor was restarted; its processes were ended".to_owned(),
+            Self::Restarted => {
+                "the executor and its supervisor were restarted; its processes were ended".to_owned()
+            }
+            Self::Unsupervised => "the supervisor of its processes failed; they were ended".to_owned(),
             Self::Discarded => "the leader does not know this attempt".to_owned(),
+        }
+    }
+
+    /// Returns what the supervisor is told.
+    pub(super) const fn told(&self) -> EndedBy {
+        match self {
+            Self::Requested(_) => EndedBy::Request,
+            Self::TimedOut(_) => EndedBy::Timeout,
+            Self::Orphaned(_) => EndedBy::Orphan,
+            // Where no supervisor is left nobody is told.
+            Self::Stopped | Self::Restarted | Self::Unsupervised => EndedBy::Stop,
+            Self::Discarded => EndedBy::Discard,
         }
     }
 }
@@ -99,6 +118,17 @@ impl Entry {
             orphan_timeout: None,
             started_at: None,
             process: None,
+        }
+    }
+
+    /// Returns the cause that a supervisor means.
+    pub(super) fn cause(&self, by: EndedBy) -> Cause {
+        match by {
+            EndedBy::Request => Cause::Requested("ended at the leader's request".to_owned()),
+            EndedBy::Discard => Cause::Discarded,
+            EndedBy::Stop => Cause::Stopped,
+            EndedBy::Timeout => Cause::TimedOut(self.timeout.unwrap_or_default()),
+            EndedBy::Orphan => Cause::Orphaned(self.orphan_timeout.unwrap_or_default()),
         }
     }
 
@@ -148,12 +178,13 @@ impl Entry {
                     _ => (AttemptState::Rejected, reason, Some(Rejection::SpaceLow)),
                 };
             }
-            Ending::Ended { exit_code } => {
+            Ending::Ended { exit_code, by } => {
                 end.exit_code = exit_code;
-                (end.state, end.reason) = match &self.state {
-                    State::Killing(cause) => (cause.state(), cause.reason()),
-                    // Nobody asked for it here, so something else took the process away.
-                    _ => (AttemptState::Lost, "ended from outside".to_owned()),
+                // The supervisor keeps the deadlines too, and may have acted while this program could not.
+                (end.state, end.reason) = match (&self.state, by.map(|by| self.cause(by))) {
+                    (State::Killing(cause), _) => (cause.state(), cause.reason()),
+                    (_, Some(cause)) => (cause.state(), cause.reason()),
+                    (_, None) => (AttemptState::Lost, "ended from outside".to_owned()),
                 };
             }
         }

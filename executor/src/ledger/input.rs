@@ -9,6 +9,7 @@ use millrace_common::{
     term::Term,
     time::{Now, Timestamp},
 };
+use serde::{Deserialize, Serialize};
 
 /// Everything that a leader sends to have an attempt run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,11 +114,39 @@ pub enum Ending {
         /// One line for people.
         reason: String,
     },
-    /// Ended by this executor, as the ledger asked.
+    /// Ended by this executor or by the supervisor of its processes.
     Ended {
         /// The code, where the process ended with one after it was asked to.
         exit_code: Option<i32>,
+        /// Why, as the supervisor knows it; absent where the supervisor had gone as well.
+        by: Option<EndedBy>,
     },
+}
+
+/// Why an attempt is being ended, in the words that the supervisor keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndedBy {
+    /// The leader asked for it.
+    Request,
+    /// The leader does not know it.
+    Discard,
+    /// The executor was stopped.
+    Stop,
+    /// It took too long.
+    Timeout,
+    /// There was no contact to a leader for too long.
+    Orphan,
+}
+
+/// What becomes of attempts when the program is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnStop {
+    /// They go on under their supervisor, and the next life of the executor takes them over.
+    Keep,
+    /// They are ended and reported.
+    End,
 }
 
 /// Something happened.
@@ -154,8 +183,10 @@ pub enum Input {
         /// Whether less is free than an attempt should find.
         is_low: bool,
     },
-    /// The program is to end: nothing new is started and what runs is ended.
-    StopRequested,
+    /// The supervisor of all processes is gone, and what it supervised dies with it.
+    SupervisorLost,
+    /// The program is to end: nothing new is started.
+    StopRequested(OnStop),
 }
 
 /// Why an input was refused. The session that it came over must end.

@@ -105,8 +105,9 @@ impl Ledger {
 
     /// Counts from when the message left, and only if its answer came in time: the leader heard it after it left.
     fn extend_contact(&mut self, now: Now, sent: Uptime) {
-        if now.uptime.since(sent) <= self.limits.answer_timeout {
-            self.session.contact = self.session.contact.max(Some(sent));
+        if now.uptime.since(sent) <= self.limits.answer_timeout && Some(sent) > self.session.contact {
+            self.session.contact = Some(sent);
+            self.act(Action::Extend(sent));
         }
     }
 

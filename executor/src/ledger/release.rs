@@ -41,7 +41,7 @@ impl Ledger {
                 Some(limit) => entry.state = State::Killing(Cause::Orphaned(limit)),
             }
         }
-        let how = Ending::Ended { exit_code: None };
+        let how = Ending::Ended { exit_code: None, by: None };
         self.on_exited(attempt, Exit { how, log_bytes: 0, at: now.wall });
         false
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use millrace_common::{state::AttemptState, term::Term};
 
-use self::world::{World, attempt, failed, start, succeeded};
+use self::world::{World, attempt, ended, failed, start, succeeded};
 use super::*;
 
 #[test]
@@ -83,7 +83,7 @@ fn nothing_starts_while_the_disk_is_full_or_the_program_stops() {
     assert!(end.reason.contains("min_free"), "{}", end.reason);
     assert_eq!((end.state, end.rejection), (AttemptState::Rejected, Some(Rejection::SpaceLow)));
     world.input(Input::SpaceChecked { is_low: false });
-    world.input(Input::StopRequested);
+    world.input(Input::StopRequested(OnStop::End));
     world.leader(FromLeader::Starts(vec![start(attempt(1, 1))]));
     let end = world.only_end();
     assert!(end.reason.contains("stopping"), "{}", end.reason);
@@ -210,8 +210,8 @@ fn a_killed_attempt_says_why() {
     world.run(id);
     let grace = Duration::from_secs(3);
     world.leader(FromLeader::Kill { attempt: id, grace, reason: "cancelled".into() });
-    assert!(world.commit().contains(&Action::Kill { attempt: id, grace }));
-    world.exit(id, Ending::Ended { exit_code: None });
+    assert!(world.commit().contains(&Action::Kill { attempt: id, grace, by: EndedBy::Request }));
+    world.exit(id, ended());
     let end = world.only_end();
     assert_eq!((end.state, end.reason.as_str()), (AttemptState::Killed, "cancelled"));
 }
@@ -235,7 +235,7 @@ fn a_kill_during_the_start_follows_the_spawn() {
     world.leader(FromLeader::Kill { attempt: id, grace: Duration::ZERO, reason: "cancelled".into() });
     assert!(world.commit().iter().any(|action| matches!(action, Action::Kill { .. })));
     world.spawned(id);
-    world.exit(id, Ending::Ended { exit_code: Some(0) });
+    world.exit(id, Ending::Ended { exit_code: Some(0), by: None });
     assert_eq!(world.only_end().state, AttemptState::Killed);
 }
 
@@ -308,7 +308,7 @@ fn a_leader_that_welcomes_gets_a_heartbeat_at_once() {
     world.leader(FromLeader::HeartbeatAnswer(1));
     // The right to run is counted from this heartbeat and not from the greeting three seconds before.
     world.pass(world::ORPHAN_TIMEOUT - Duration::from_millis(1_001));
-    assert!(world.commit().is_empty());
+    assert!(!world.commit().iter().any(|action| matches!(action, Action::Kill { .. })));
     world.pass(Duration::from_millis(1));
     assert!(world.commit().iter().any(|action| matches!(action, Action::Kill { .. })));
 }
@@ -344,7 +344,7 @@ fn an_attempt_that_takes_too_long_is_timed_out() {
     world.pass(Duration::from_secs(1));
     assert!(world.commit().iter().any(|action| matches!(action, Action::Kill { .. })));
     assert_eq!(world.ledger.poll_timeout(), None);
-    world.exit(id, Ending::Ended { exit_code: None });
+    world.exit(id, ended());
     let end = world.only_end();
     assert_eq!((end.state, end.reason.as_str()), (AttemptState::TimedOut, "took longer than 5s"));
 }
@@ -364,7 +364,7 @@ fn an_orphan_ends_itself_counted_from_the_last_heartbeat_that_was_answered_in_ti
     assert!(!world.commit().iter().any(|action| matches!(action, Action::Kill { .. })));
     world.pass(Duration::from_millis(1));
     assert!(world.commit().iter().any(|action| matches!(action, Action::Kill { .. })));
-    world.exit(id, Ending::Ended { exit_code: None });
+    world.exit(id, ended());
     let end = world.only_end();
     assert_eq!((end.state, end.reason.as_str()), (AttemptState::Lost, "no contact to a leader for 1m"));
 }
@@ -403,10 +403,105 @@ fn after_a_restart_what_has_no_end_is_purged_and_lost() {
     let actions = world.commit();
     assert!(matches!(&actions[..], [Action::Purge(remains)] if remains[0].process.is_some()));
     assert_eq!(world.greeting()[0].state, AttemptState::Killing);
-    world.exit(id, Ending::Ended { exit_code: None });
+    world.exit(id, ended());
     let end = world.only_end();
     assert_eq!(end.state, AttemptState::Lost);
     assert!(end.reason.contains("restarted") && end.started_at.is_some(), "{end:?}");
+}
+
+#[test]
+fn after_a_restart_what_its_supervisor_has_kept_goes_on_with_the_same_deadlines() {
+    let mut world = World::connected();
+    let (id, other) = (attempt(0, 1), attempt(1, 1));
+    let limited = Start { timeout: Some(Duration::from_secs(5)), ..start(id) };
+    world.leader(FromLeader::Starts(vec![limited, start(other)]));
+    world.commit();
+    world.spawned(id);
+    world.spawned(other);
+    world.commit();
+    let kept = world.kept(&[id]);
+    world.restart(&kept);
+    assert!(
+        matches!(&world.commit()[..], [Action::Purge(remains)] if remains.len() == 1 && remains[0].attempt == other)
+    );
+    assert_eq!(
+        world.greeting().iter().map(|held| held.state).collect::<Vec<_>>(),
+        [AttemptState::Running, AttemptState::Killing]
+    );
+    world.pass(Duration::from_secs(5));
+    assert!(world.commit().iter().any(|action| matches!(action, Action::Kill { by: EndedBy::Timeout, .. })));
+    world.exit(id, ended());
+    assert_eq!(world.only_end().state, AttemptState::TimedOut);
+}
+
+#[test]
+fn a_restart_gives_an_orphan_no_more_time() {
+    let mut world = World::connected();
+    let id = attempt(0, 1);
+    world.run(id);
+    let kept = world.kept(&[id]);
+    world.pass(world::ORPHAN_TIMEOUT - Duration::from_millis(1));
+    world.restart(&kept);
+    assert!(!world.commit().iter().any(|action| matches!(action, Action::Kill { .. })));
+    world.pass(Duration::from_millis(1));
+    assert!(world.commit().iter().any(|action| matches!(action, Action::Kill { by: EndedBy::Orphan, .. })));
+}
+
+#[test]
+fn what_the_supervisor_ended_on_its_own_says_why() {
+    let mut world = World::connected();
+    let id = attempt(0, 1);
+    world.run(id);
+    world.exit(id, Ending::Ended { exit_code: None, by: Some(EndedBy::Orphan) });
+    let end = world.only_end();
+    assert_eq!((end.state, end.reason.as_str()), (AttemptState::Lost, "no contact to a leader for 1m"));
+}
+
+#[test]
+fn when_the_supervisor_is_gone_its_attempts_are_purged_and_lost_and_new_ones_run() {
+    let mut world = World::connected();
+    let (running, starting) = (attempt(0, 1), attempt(1, 1));
+    world.run(running);
+    world.leader(FromLeader::Starts(vec![start(starting)]));
+    world.input(Input::SupervisorLost);
+    assert!(!world.ledger.is_starting(starting), "what nobody supervises must not be spawned any more");
+    let actions = world.commit();
+    assert!(actions.iter().any(|action| matches!(action, Action::Purge(remains) if remains.len() == 2)));
+    // What was not started yet has ended by that; what ran ends when it is gone.
+    world.exit(running, ended());
+    let ends = world.ends();
+    assert_eq!(ends.len(), 2, "{ends:?}");
+    for end in ends {
+        assert_eq!(end.state, AttemptState::Lost);
+        assert!(end.reason.contains("supervisor"), "{}", end.reason);
+    }
+    world.exit(starting, ended());
+    assert!(world.ends().is_empty());
+    world.leader(FromLeader::Starts(vec![start(attempt(2, 1))]));
+    assert!(world.commit().iter().any(|action| matches!(action, Action::Spawn(_))));
+}
+
+#[test]
+fn a_supervisor_forgets_an_end_only_after_it_is_durable_and_whenever_it_tells_it_again() {
+    let mut world = World::connected();
+    let id = attempt(0, 1);
+    world.run(id);
+    world.exit(id, succeeded());
+    let batch = world.ledger.take_batch().unwrap();
+    assert!(batch.must_be_durable());
+    assert!(world.ledger.release(world.now, batch).contains(&Action::Settle(id)));
+    world.exit(id, succeeded());
+    assert_eq!(world.commit(), [Action::Settle(id)]);
+}
+
+#[test]
+fn a_planned_stop_may_leave_attempts_to_their_supervisor() {
+    let mut world = World::connected();
+    world.run(attempt(0, 1));
+    world.input(Input::StopRequested(OnStop::Keep));
+    assert!(world.commit().is_empty());
+    world.leader(FromLeader::Starts(vec![start(attempt(1, 1))]));
+    assert!(world.only_end().reason.contains("stopping"));
 }
 
 #[test]
@@ -434,7 +529,7 @@ fn a_discarded_attempt_is_ended_and_forgotten_without_a_report_to_wait_for() {
     world.run(id);
     world.leader(FromLeader::Welcome(vec![(id, Verdict::Discard)]));
     assert!(world.commit().iter().any(|action| matches!(action, Action::Kill { .. })));
-    world.exit(id, Ending::Ended { exit_code: None });
+    world.exit(id, ended());
     assert!(world.commit().contains(&Action::Discard(id)));
     assert_eq!((world.ledger.live_count(), world.ledger.unacknowledged_count()), (0, 0));
 }
@@ -444,9 +539,13 @@ fn stopping_ends_everything_with_a_shortened_grace() {
     let mut world = World::connected();
     let id = attempt(0, 1);
     world.run(id);
-    world.input(Input::StopRequested);
-    assert!(world.commit().contains(&Action::Kill { attempt: id, grace: world::STOP_GRACE }));
-    world.exit(id, Ending::Ended { exit_code: None });
+    world.input(Input::StopRequested(OnStop::End));
+    assert!(world.commit().contains(&Action::Kill {
+        attempt: id,
+        grace: world::STOP_GRACE,
+        by: EndedBy::Stop
+    }));
+    world.exit(id, ended());
     let end = world.only_end();
     assert_eq!((end.state, end.reason.as_str()), (AttemptState::Lost, "the executor was stopped"));
 }
@@ -464,8 +563,8 @@ fn a_spool_written_anew_tells_the_same() {
     world.commit();
     let snapshot = world.ledger.snapshot();
     assert!(snapshot.len() < world.durable.len());
-    let again = Ledger::restore(world::spool(), world::limits(), snapshot.clone());
+    let again = Ledger::restore(world::spool(), world::limits(), snapshot.clone(), &Kept::default());
     assert_eq!(again.snapshot(), snapshot);
-    let replayed = Ledger::restore(world::spool(), world::limits(), world.durable.clone());
+    let replayed = Ledger::restore(world::spool(), world::limits(), world.durable.clone(), &Kept::default());
     assert_eq!(replayed.held(true), again.held(true));
 }

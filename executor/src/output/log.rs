@@ -5,7 +5,6 @@ use std::{
     io,
     os::unix::fs::FileExt as _,
     path::PathBuf,
-    sync::Arc,
 };
 
 use bytes::Bytes;
@@ -38,7 +37,7 @@ pub(super) struct Piece {
 /// Where the content is.
 pub(super) enum Content {
     /// The attempt lives and may write more.
-    Growing(Arc<File>),
+    Growing(File),
     /// The attempt has ended; its log waits in the output folder.
     Whole(PathBuf),
 }
@@ -55,7 +54,7 @@ pub(super) struct Log {
 }
 
 impl Log {
-    pub(super) fn growing<'s>(file: Arc<File>, secrets: impl IntoIterator<Item = &'s Secret>) -> Self {
+    pub(super) fn growing<'s>(file: File, secrets: impl IntoIterator<Item = &'s Secret>) -> Self {
         let content = Content::Growing(file);
         Self { content, mask: Mask::new(secrets), known: 0, sent: 0, kept: 0, is_last_sent: false }
     }
@@ -192,14 +191,14 @@ mod tests {
     fn a_secret_across_pieces_of_a_growing_log_is_hidden() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        let file = Arc::new(File::options().create(true).append(true).read(true).open(&path).unwrap());
-        let mut log = Log::growing(Arc::clone(&file), &secret());
-        (&*file).write_all(b"password: hunt").unwrap();
+        let file = File::options().create(true).append(true).read(true).open(&path).unwrap();
+        let mut log = Log::growing(file.try_clone().unwrap(), &secret());
+        (&file).write_all(b"password: hunt").unwrap();
         log.look().unwrap();
         let first = log.next_piece().unwrap().unwrap();
         assert_eq!(first.bytes, "password: ");
         assert!(!log.has_more() || log.next_piece().unwrap().is_none());
-        (&*file).write_all(b"er22 end\nhun").unwrap();
+        (&file).write_all(b"er22 end\nhun").unwrap();
         log.look().unwrap();
         assert_eq!(log.next_piece().unwrap().unwrap().bytes, "******** end\n");
         log.end(path, 26);
@@ -230,9 +229,9 @@ mod tests {
     fn a_log_that_is_too_long_is_cut_and_says_so() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        let file = Arc::new(File::options().create(true).append(true).read(true).open(&path).unwrap());
+        let file = File::options().create(true).append(true).read(true).open(&path).unwrap();
         file.set_len(OUTPUT_BYTES_MAX + CUT_SLACK_BYTES + 1).unwrap();
-        let mut log = Log::growing(Arc::clone(&file), &[]);
+        let mut log = Log::growing(file.try_clone().unwrap(), &[]);
         log.look().unwrap();
         assert_eq!(file.metadata().unwrap().len(), OUTPUT_BYTES_MAX);
         log.end(path, shown_bytes(OUTPUT_BYTES_MAX));

@@ -2,7 +2,8 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    fs, io,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -187,9 +188,17 @@ impl Shipper {
         let mut notes = self.settings.output.notes();
         let ended: Vec<AttemptId> = notes.ended.iter().map(|(attempt, ..)| *attempt).collect();
         for (attempt, source) in &notes.growing {
-            let secrets = self.settings.secrets.iter().chain(&source.secrets);
-            let fresh = || Log::growing(Arc::clone(&source.file), secrets);
-            self.logs.entry(*attempt).or_insert_with(fresh);
+            if self.logs.contains_key(attempt) {
+                continue;
+            }
+            // While the attempt stands in the notes, the file at this path is its own.
+            match File::options().read(true).append(true).open(&source.path) {
+                Ok(file) => {
+                    let secrets = self.settings.secrets.iter().chain(&source.secrets);
+                    self.logs.insert(*attempt, Log::growing(file, secrets));
+                }
+                Err(error) => tracing::warn!(%attempt, %error, "the output of an attempt cannot be read"),
+            }
         }
         // What lives no more and did not end with output was silent.
         let growing = std::mem::take(&mut notes.growing);

@@ -6,12 +6,10 @@
 use std::{
     collections::BTreeMap,
     env,
-    ffi::{OsStr, OsString},
-    fs::{self, File},
-    io::{self, Seek as _, Write as _},
-    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
-    path::PathBuf,
-    process::{Command, Stdio},
+    ffi::{CString, NulError, OsStr, OsString},
+    fs, io,
+    os::unix::{ffi::OsStrExt as _, fs::PermissionsExt as _},
+    path::{Path, PathBuf},
 };
 
 use millrace_common::{
@@ -20,15 +18,15 @@ use millrace_common::{
     template::{RenderError, Variables, render_value},
 };
 use millrace_kinds::{Launch, LaunchError, Registry, Site, Work};
-use nix::sys::memfd::{MFdFlags, memfd_create};
+use millrace_spawn::Program;
 use serde_json::Map;
 use thiserror::Error;
 
-use super::{
+use super::workspace::Workspace;
+use crate::{
+    ledger::Start,
     procfs::{ATTEMPT_VARIABLE, VALUES_VARIABLE},
-    workspace::Workspace,
 };
-use crate::ledger::Start;
 
 /// Where programs are looked for if the executor itself was told nothing.
 const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -66,6 +64,10 @@ pub(crate) enum LaunchFailure {
         #[source]
         source: io::Error,
     },
+    #[error("cannot go to the folder that the attempt is to run in")]
+    Folder(#[source] io::Error),
+    #[error("an argument or a variable holds a zero byte")]
+    Zero(#[from] NulError),
     #[error("cannot prepare the attempt")]
     Prepare(#[source] io::Error),
 }
@@ -85,7 +87,7 @@ impl LaunchFailure {
     pub(crate) fn is_permanent(&self) -> bool {
         match self {
             Self::Prepare(_) | Self::Kind(LaunchError::Prepare(_)) => false,
-            Self::Spawn { source, .. } => matches!(
+            Self::Spawn { source, .. } | Self::Folder(source) => matches!(
                 source.kind(),
                 io::ErrorKind::NotFound
                     | io::ErrorKind::PermissionDenied
@@ -104,13 +106,11 @@ pub(crate) struct Launcher {
     registry: Registry,
     site: Site,
     inherited: BTreeMap<&'static str, OsString>,
-    null: File,
 }
 
 impl Launcher {
-    pub(crate) fn new(registry: Registry, site: Site) -> io::Result<Self> {
-        let null = File::open("/dev/null")?;
-        Ok(Self { registry, site, inherited: inherited(), null })
+    pub(crate) fn new(registry: Registry, site: Site) -> Self {
+        Self { registry, site, inherited: inherited() }
     }
 
     /// Makes the command of an attempt: what to run and how to read its exit code.
@@ -122,43 +122,42 @@ impl Launcher {
         if launch.argv.is_empty() { Err(LaunchFailure::NoCommand) } else { Ok(launch) }
     }
 
-    /// Makes the command ready to be started. No hook runs in the child, so that the system's fast way of starting a
-    /// process is taken, whatever the size of this one.
-    pub(crate) fn command(
+    /// Makes the program of a command, as the supervisor starts it.
+    pub(crate) fn program(
         &self,
         start: &Start,
         launch: &Launch,
         workspace: &Workspace,
-    ) -> Result<Command, LaunchFailure> {
-        let Some((program, arguments)) = launch.argv.split_first() else {
-            return Err(LaunchFailure::NoCommand);
-        };
-        let path =
-            launch.env.get("PATH").map(OsStr::new).or(self.inherited.get("PATH").map(OsString::as_os_str));
-        let mut command = Command::new(resolve(program, path)?);
-        command.arg0(program).args(arguments).env_clear();
-        command.envs(&self.inherited).envs(&launch.env);
-        for (name, value) in marks(start) {
-            command.env(name, value);
-        }
-        command.env(VALUES_VARIABLE, values_file(workspace));
-        command.current_dir(launch.cwd.as_deref().unwrap_or(&workspace.dir)).process_group(0);
-        self.connect(&mut command, &launch.stdin, workspace).map_err(LaunchFailure::Prepare)?;
-        Ok(command)
-    }
-
-    fn connect(&self, command: &mut Command, stdin: &[u8], workspace: &Workspace) -> io::Result<()> {
-        let input = if stdin.is_empty() { self.null.try_clone()? } else { in_memory(stdin)? };
-        command.stdin(Stdio::from(input));
-        command.stdout(Stdio::from(workspace.log.try_clone()?));
-        command.stderr(Stdio::from(workspace.log.try_clone()?));
-        Ok(())
+    ) -> Result<Program, LaunchFailure> {
+        let name = launch.argv.first().ok_or(LaunchFailure::NoCommand)?;
+        let mut env: BTreeMap<&str, &OsStr> =
+            self.inherited.iter().map(|(name, value)| (*name, value.as_os_str())).collect();
+        env.extend(launch.env.iter().map(|(name, value)| (name.as_str(), OsStr::new(value))));
+        let path = resolve(name, env.get("PATH").copied())?;
+        let (marks, values) = (marks(start), values_file(&workspace.dir));
+        env.extend(marks.iter().map(|(name, value)| (*name, OsStr::new(value))));
+        env.insert(VALUES_VARIABLE, values.as_os_str());
+        let cwd = launch.cwd.as_deref().unwrap_or(&workspace.dir);
+        Ok(Program {
+            path: text(path.as_os_str())?,
+            argv: launch.argv.iter().map(|argument| text(argument)).collect::<Result<_, _>>()?,
+            env: env.into_iter().map(|(name, value)| variable(name, value)).collect::<Result<_, _>>()?,
+            cwd: text(cwd.as_os_str())?,
+        })
     }
 }
 
+fn text(text: &OsStr) -> Result<CString, NulError> {
+    CString::new(text.as_bytes())
+}
+
+fn variable(name: &str, value: &OsStr) -> Result<CString, NulError> {
+    CString::new([name.as_bytes(), b"=", value.as_bytes()].concat())
+}
+
 /// Returns where an attempt puts values for later tasks.
-pub(crate) fn values_file(workspace: &Workspace) -> PathBuf {
-    workspace.dir.join(VALUES_FILE)
+pub(crate) fn values_file(dir: &Path) -> PathBuf {
+    dir.join(VALUES_FILE)
 }
 
 fn marks(start: &Start) -> [(&'static str, String); 8] {
@@ -223,18 +222,8 @@ fn resolve(program: &OsStr, path: Option<&OsStr>) -> Result<PathBuf, LaunchFailu
         .ok_or_else(|| LaunchFailure::NotFound(program.to_owned()))
 }
 
-/// Makes a file that exists in memory only, for parameters that may hold secrets.
-fn in_memory(bytes: &[u8]) -> io::Result<File> {
-    let mut file = File::from(memfd_create(c"stdin", MFdFlags::MFD_CLOEXEC)?);
-    file.write_all(bytes)?;
-    file.rewind()?;
-    Ok(file)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     #[test]

@@ -1,24 +1,19 @@
 //! How the end of a process is read.
 
-use std::{os::unix::process::ExitStatusExt as _, process::ExitStatus};
+use std::{os::unix::process::ExitStatusExt as _, path::Path, process::ExitStatus};
 
 use millrace_kinds::{launch::ExitCodes, report::read_values};
 use millrace_runtime::Chain;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use super::{launcher::values_file, workspace::Workspace};
-use crate::ledger::Ending;
+use super::launcher::values_file;
+use crate::ledger::{EndedBy, Ending};
 
-/// Reads the outcome of an attempt. `was_ended` tells that a signal of this executor came before the exit.
-pub(super) fn ending(
-    status: ExitStatus,
-    was_ended: bool,
-    codes: &ExitCodes,
-    workspace: &Workspace,
-) -> Ending {
-    if was_ended {
-        return Ending::Ended { exit_code: status.code() };
+/// Reads the outcome of an attempt that ran in `dir`. `ended_by` tells that a signal of ours came before the exit.
+pub(super) fn ending(status: ExitStatus, ended_by: Option<EndedBy>, codes: &ExitCodes, dir: &Path) -> Ending {
+    if ended_by.is_some() {
+        return Ending::Ended { exit_code: status.code(), by: ended_by };
     }
     let Some(code) = status.code() else {
         return Ending::Failed { exit_code: None, reason: signalled(status), is_permanent: false };
@@ -31,7 +26,7 @@ pub(super) fn ending(
             is_permanent: false,
         };
     }
-    match read_values(&values_file(workspace)) {
+    match read_values(&values_file(dir)) {
         Ok(values) if values.is_empty() => {
             Ending::Succeeded { exit_code: code, is_skipped, values: String::new() }
         }

@@ -15,8 +15,11 @@ use nix::{
     unistd::{Pid, SysconfVar, sysconf},
 };
 
-use super::procfs::{self, Process};
-use crate::ledger::Remains;
+use crate::{
+    ledger::Remains,
+    procfs::{self, Process},
+    supervisor::cgroup,
+};
 
 /// How soon processes are looked for again, and how long until the rest of the program goes on without waiting.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(20);
@@ -32,6 +35,10 @@ const TICKS_PER_SECOND: u64 = 100;
 pub(super) struct Purge {
     data_dir: PathBuf,
     remains: Vec<Remains>,
+    /// The control group of the supervisor that is gone.
+    cgroup: Option<PathBuf>,
+    /// Attempts that a supervisor holds: they go on. Given with the process of each, which names its group.
+    spared: HashMap<AttemptId, u32>,
     next_sweep: Uptime,
     pause: Duration,
     patient_until: Option<Uptime>,
@@ -51,19 +58,39 @@ pub(super) struct Swept {
 }
 
 impl Purge {
-    pub(super) fn new(data_dir: PathBuf, remains: Vec<Remains>) -> Self {
-        let next_sweep = Uptime::default();
-        Self { data_dir, remains, next_sweep, pause: SWEEP_INTERVAL, patient_until: None, suspects: None }
+    pub(super) fn new(
+        data_dir: PathBuf,
+        remains: Vec<Remains>,
+        cgroup: Option<PathBuf>,
+        spared: HashMap<AttemptId, u32>,
+    ) -> Self {
+        Self {
+            data_dir,
+            remains,
+            cgroup,
+            spared,
+            next_sweep: Uptime::default(),
+            pause: SWEEP_INTERVAL,
+            patient_until: None,
+            suspects: None,
+        }
+    }
+
+    /// Tells whether the rest of the program waits for this.
+    pub(super) const fn is_waited_for(&self) -> bool {
+        self.suspects.is_none()
     }
 
     pub(super) const fn next_sweep(&self) -> Uptime {
         self.next_sweep
     }
 
-    /// Looks for what is left and kills it.
-    pub(super) fn sweep(&mut self, now: Uptime) -> Swept {
+    /// Looks for what is left and kills it. While the supervisor itself is not gone, more may come.
+    pub(super) fn sweep(&mut self, now: Uptime, is_supervisor_gone: bool) -> Swept {
         let patient_until = *self.patient_until.get_or_insert(now + PATIENCE);
+        let is_cgroup_empty = self.cgroup.as_deref().is_none_or(cgroup::end_left_over);
         let found = self.find();
+        let may_be_done = is_supervisor_gone && is_cgroup_empty;
         for process in found.keys() {
             // It may have ended since it was seen.
             let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
@@ -72,10 +99,10 @@ impl Purge {
         // A process without a mark may belong to any of them.
         let has_unknown = found.values().any(Option::is_none);
         let mut swept = Swept::default();
-        if !has_unknown {
+        if !has_unknown && may_be_done {
             swept.gone = self.remains.extract_if(.., |remains| !alive.contains(&remains.attempt)).collect();
         }
-        swept.is_done = found.is_empty();
+        swept.is_done = found.is_empty() && may_be_done;
         let is_late = now >= patient_until;
         if self.suspects.is_none() && (swept.is_done || is_late) {
             swept.tell = Some(swept.is_done);
@@ -110,15 +137,24 @@ impl Purge {
         let groups: HashMap<i32, AttemptId> =
             all.iter().filter_map(|process| Some((process.pid, is_noted(process)?))).collect();
         let mut found = HashMap::new();
-        for process in all {
+        for process in all.into_iter().filter(|process| !self.is_spared_group(process.group)) {
             let marks = procfs::marks(process.pid);
             if let Some(attempt) = groups.get(&process.group) {
                 found.insert(process, Some(*attempt));
-            } else if marks.is_below(&self.data_dir) {
+            } else if marks.is_below(&self.data_dir) && self.may_be_ended(marks.attempt) {
                 found.insert(process, marks.attempt);
             }
         }
         found
+    }
+
+    fn is_spared_group(&self, group: i32) -> bool {
+        self.spared.values().any(|pid| i32::try_from(*pid) == Ok(group))
+    }
+
+    /// Tells whether what carries this mark may be ended. Without a mark it may belong to an attempt that goes on.
+    fn may_be_ended(&self, attempt: Option<AttemptId>) -> bool {
+        attempt.map_or(self.spared.is_empty(), |attempt| !self.spared.contains_key(&attempt))
     }
 }
 

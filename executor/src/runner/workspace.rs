@@ -3,13 +3,14 @@
 //! Making and removing a folder and a log file for each attempt would cost a third of the time that a short attempt takes,
 //! so workspaces are numbered and used again: one whose folder is empty and whose log is empty goes straight to the next
 //! attempt. A log with content is moved to `output/<attempt>.log`, where it stays until it has been shipped.
+//!
+//! A workspace is released only when the end of its attempt is durable: until then its values may be read again.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    collections::HashSet,
+    fs, io,
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
 };
 
 use millrace_common::id::AttemptId;
@@ -22,21 +23,16 @@ const FREE_MAX: usize = 256;
 pub(crate) struct Workspaces {
     work: PathBuf,
     output: PathBuf,
-    pool: Mutex<Pool>,
-}
-
-#[derive(Debug)]
-struct Pool {
     free: Vec<u32>,
     next: u32,
+    in_use: HashSet<u32>,
 }
 
-/// A private folder and an empty log, for one attempt at a time.
+/// A private folder, and a log beside it, for one attempt at a time.
 #[derive(Debug)]
 pub(crate) struct Workspace {
     pub(crate) number: u32,
     pub(crate) dir: PathBuf,
-    pub(crate) log: Arc<File>,
 }
 
 impl Workspaces {
@@ -48,35 +44,38 @@ impl Workspaces {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         }
         let next = left_over(&work)?.into_iter().map(|number| number + 1).max().unwrap_or(0);
-        Ok(Self { work, output, pool: Mutex::new(Pool { free: Vec::new(), next }) })
+        Ok(Self { work, output, free: Vec::new(), next, in_use: HashSet::new() })
     }
 
-    /// Hands out a workspace: an empty folder and an empty log.
-    pub(crate) fn acquire(&self) -> io::Result<Workspace> {
-        let (number, is_fresh) = self.take_number();
-        let dir = self.work.join(number.to_string());
-        let made = if is_fresh { fs::DirBuilder::new().mode(0o700).create(&dir) } else { Ok(()) };
-        // Each attempt opens its log anew: a process may change the flags of what it inherits.
-        let log = made.and_then(|()| {
-            OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(self.log_path(number))
-        })?;
-        Ok(Workspace { number, dir, log: Arc::new(log) })
-    }
-
-    fn take_number(&self) -> (u32, bool) {
-        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(number) = pool.free.pop() {
-            return (number, false);
+    /// Hands out a workspace: an empty folder, and no log or an empty one.
+    pub(crate) fn acquire(&mut self) -> io::Result<Workspace> {
+        if let Some(number) = self.free.pop() {
+            self.in_use.insert(number);
+            return Ok(self.workspace(number));
         }
-        let number = pool.next;
-        pool.next += 1;
-        (number, true)
+        let workspace = self.workspace(self.next);
+        self.next += 1;
+        fs::DirBuilder::new().mode(0o700).create(&workspace.dir)?;
+        self.in_use.insert(workspace.number);
+        Ok(workspace)
+    }
+
+    /// Takes over a workspace that an earlier life handed out.
+    pub(crate) fn adopt(&mut self, number: u32) -> Workspace {
+        self.in_use.insert(number);
+        self.next = self.next.max(number.saturating_add(1));
+        self.workspace(number)
+    }
+
+    fn workspace(&self, number: u32) -> Workspace {
+        Workspace { number, dir: self.work.join(number.to_string()) }
     }
 
     /// Takes a workspace back after nothing of its attempt is left, and gives the length of the log.
-    pub(crate) fn release(&self, workspace: &Workspace, attempt: AttemptId) -> u64 {
+    pub(crate) fn release(&mut self, workspace: &Workspace, attempt: AttemptId) -> u64 {
         let number = workspace.number;
-        let log_bytes = workspace.log.metadata().map_or(0, |metadata| metadata.len());
+        self.in_use.remove(&number);
+        let log_bytes = fs::metadata(self.log_path(number)).map_or(0, |metadata| metadata.len());
         let kept = if log_bytes > 0 { self.keep_log(number, attempt) } else { Ok(()) };
         match kept.and_then(|()| empty(&workspace.dir)) {
             Ok(()) => self.give_back(number),
@@ -88,13 +87,11 @@ impl Workspaces {
         log_bytes
     }
 
-    fn give_back(&self, number: u32) {
-        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        if pool.free.len() < FREE_MAX {
-            pool.free.push(number);
+    fn give_back(&mut self, number: u32) {
+        if self.free.len() < FREE_MAX {
+            self.free.push(number);
             return;
         }
-        drop(pool);
         let _ = fs::remove_dir(self.work.join(number.to_string()));
         let _ = fs::remove_file(self.log_path(number));
     }
@@ -104,29 +101,17 @@ impl Workspaces {
         fs::rename(self.log_path(number), log_file(&self.output, attempt))
     }
 
-    /// Keeps the log of an attempt that an earlier life of this executor ran, and gives its length.
-    pub(crate) fn recover(&self, number: u32, attempt: AttemptId) -> u64 {
-        let length = fs::metadata(self.log_path(number)).map_or(0, |metadata| metadata.len());
-        if length > 0 && self.keep_log(number, attempt).is_err() {
-            return 0;
-        }
-        length
-    }
-
-    /// Removes what an earlier life left behind; call it when none of its processes is left.
+    /// Removes what an earlier life left behind; call it when none of its processes is left but those in known workspaces.
     pub(crate) fn clear_left_over(&self) -> io::Result<()> {
-        let pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        for number in left_over(&self.work)?.into_iter().filter(|number| *number < pool.next) {
-            if pool.free.contains(&number) {
-                continue;
-            }
+        let is_known = |number: &u32| self.in_use.contains(number) || self.free.contains(number);
+        for number in left_over(&self.work)?.into_iter().filter(|number| !is_known(number)) {
             let _ = fs::remove_dir_all(self.work.join(number.to_string()));
             let _ = fs::remove_file(self.log_path(number));
         }
         Ok(())
     }
 
-    fn log_path(&self, number: u32) -> PathBuf {
+    pub(crate) fn log_path(&self, number: u32) -> PathBuf {
         self.work.join(format!("{number}.log"))
     }
 }
@@ -158,8 +143,6 @@ fn empty(dir: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
-
     use super::*;
 
     fn attempt(number: u32) -> AttemptId {
@@ -169,7 +152,7 @@ mod tests {
     #[test]
     fn an_untouched_workspace_is_used_again() {
         let folder = tempfile::tempdir().unwrap();
-        let workspaces = Workspaces::open(folder.path()).unwrap();
+        let mut workspaces = Workspaces::open(folder.path()).unwrap();
         let first = workspaces.acquire().unwrap();
         assert_eq!(workspaces.release(&first, attempt(1)), 0);
         let second = workspaces.acquire().unwrap();
@@ -180,31 +163,32 @@ mod tests {
     #[test]
     fn what_an_attempt_leaves_does_not_reach_the_next_one() {
         let folder = tempfile::tempdir().unwrap();
-        let workspaces = Workspaces::open(folder.path()).unwrap();
+        let mut workspaces = Workspaces::open(folder.path()).unwrap();
         let first = workspaces.acquire().unwrap();
         fs::create_dir(first.dir.join("deep")).unwrap();
         fs::write(first.dir.join("deep/file"), "x").unwrap();
-        (&*first.log).write_all(b"hello").unwrap();
+        fs::write(workspaces.log_path(first.number), "hello").unwrap();
         assert_eq!(workspaces.release(&first, attempt(1)), 5);
         assert_eq!(fs::read(log_file(&folder.path().join("output"), attempt(1))).unwrap(), b"hello");
         let second = workspaces.acquire().unwrap();
         assert_eq!(second.number, first.number);
         assert_eq!(fs::read_dir(&second.dir).unwrap().count(), 0);
-        assert_eq!(second.log.metadata().unwrap().len(), 0);
+        assert!(!workspaces.log_path(second.number).exists());
     }
 
     #[test]
-    fn logs_of_an_earlier_life_are_kept_and_its_folders_removed() {
+    fn an_earlier_life_is_cleared_away_except_for_what_goes_on() {
         let folder = tempfile::tempdir().unwrap();
-        let earlier = Workspaces::open(folder.path()).unwrap();
-        let lost = earlier.acquire().unwrap();
+        let mut earlier = Workspaces::open(folder.path()).unwrap();
+        let (lost, kept) = (earlier.acquire().unwrap(), earlier.acquire().unwrap());
         fs::write(lost.dir.join("file"), "x").unwrap();
-        (&*lost.log).write_all(b"half").unwrap();
-        let workspaces = Workspaces::open(folder.path()).unwrap();
-        assert_eq!(workspaces.recover(lost.number, attempt(7)), 4);
+        fs::write(earlier.log_path(kept.number), "half").unwrap();
+        let mut workspaces = Workspaces::open(folder.path()).unwrap();
+        let adopted = workspaces.adopt(kept.number);
         workspaces.clear_left_over().unwrap();
+        assert!(adopted.dir.exists() && !lost.dir.exists());
+        assert_eq!(workspaces.release(&adopted, attempt(7)), 4);
         assert!(log_file(&folder.path().join("output"), attempt(7)).exists());
-        assert_eq!(fs::read_dir(folder.path().join("work")).unwrap().count(), 0);
-        assert_ne!(workspaces.acquire().unwrap().number, lost.number);
+        assert_eq!(workspaces.acquire().unwrap().number, kept.number);
     }
 }

@@ -36,14 +36,15 @@ pub(crate) enum PeerError {
 
 impl Peer {
     pub(crate) fn new(address: &str, token: &Secret) -> Result<Self, PeerError> {
-        let endpoint = Endpoint::from_shared(address.to_owned())
-            .map_err(|source| PeerError::Address(address.to_owned(), source))?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true);
         let mut authorization: MetadataValue<Ascii> =
             format!("Bearer {}", token.expose()).parse().map_err(PeerError::Token)?;
         authorization.set_sensitive(true);
-        Ok(Self { endpoint, authorization: Arc::new(authorization) })
+        Ok(Self { endpoint: endpoint(address)?, authorization: Arc::new(authorization) })
+    }
+
+    /// Returns the master at another address, which takes the same token.
+    pub(crate) fn at(&self, address: &str) -> Result<Self, PeerError> {
+        Ok(Self { endpoint: endpoint(address)?, authorization: Arc::clone(&self.authorization) })
     }
 
     /// Opens a connection.
@@ -57,4 +58,10 @@ impl Peer {
         request.metadata_mut().insert("authorization", MetadataValue::clone(&self.authorization));
         request
     }
+}
+
+fn endpoint(address: &str) -> Result<Endpoint, PeerError> {
+    let endpoint = Endpoint::from_shared(address.to_owned())
+        .map_err(|source| PeerError::Address(address.to_owned(), source))?;
+    Ok(endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true))
 }

@@ -17,6 +17,8 @@ pub(super) enum Said {
     Ledger(Term, FromLeader),
     /// It does not want this session.
     Refused(String),
+    /// Another master leads, at this address; nobody where it is empty.
+    NotLeader(String),
 }
 
 /// Reads a message.
@@ -43,6 +45,7 @@ pub(super) fn said(message: v1::LeaderMessage) -> Result<Said, WireError> {
             message_of(FromLeader::Acks(attempts))
         }
         Body::Refused(refused) => Ok(Said::Refused(refused.reason)),
+        Body::NotLeader(other) => Ok(Said::NotLeader(other.address)),
     }
 }
 

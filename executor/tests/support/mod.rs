@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fs,
-    io::Write as _,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -25,6 +24,7 @@ use millrace_proto::{
         report::Body as ReportBody,
     },
 };
+use nix::sys::signal::{Signal, kill};
 use tokio::sync::mpsc;
 use tokio_stream::{
     StreamExt as _,
@@ -318,16 +318,6 @@ impl Session {
         true
     }
 
-    /// Waits until a heartbeat says whether space is low.
-    pub(crate) async fn space_is_told(&mut self, is_low: bool) {
-        let wait = async {
-            while self.is_space_low != is_low {
-                assert!(self.receive().await, "the session ended");
-            }
-        };
-        tokio::time::timeout(PATIENCE, wait).await.expect("a heartbeat that says so");
-    }
-
     /// Returns every end that was told of an attempt.
     pub(crate) fn ends(&self, attempt: AttemptId) -> usize {
         let reports = self.reports.get(&attempt).into_iter().flatten();
@@ -348,6 +338,11 @@ pub(crate) struct Executor {
 impl Executor {
     /// Starts it in `folder`, with more lines of configuration.
     pub(crate) fn start(folder: &Path, leader: SocketAddr, more: &str) -> Self {
+        Self::start_program(Path::new(env!("CARGO_BIN_EXE_millrace-executor")), folder, leader, more)
+    }
+
+    /// Starts the program of another file.
+    pub(crate) fn start_program(program: &Path, folder: &Path, leader: SocketAddr, more: &str) -> Self {
         use std::os::unix::fs::PermissionsExt as _;
         let (config, token) = (folder.join("executor.toml"), folder.join("token"));
         fs::write(&token, TOKEN).unwrap();
@@ -359,7 +354,7 @@ impl Executor {
         );
         fs::write(&config, text).unwrap();
         let log = fs::File::options().create(true).append(true).open(folder.join("executor.log")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_millrace-executor"))
+        let child = Command::new(program)
             .args(["run", "--config"])
             .arg(config)
             .env("MILLRACE_LOG", "debug,h2=info,hyper=info,tower=info")
@@ -382,8 +377,7 @@ impl Executor {
     }
 
     pub(crate) fn terminate(&self) {
-        let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        signal(self.child.id(), Signal::SIGTERM);
     }
 
     pub(crate) async fn exit(mut self) -> ExitStatus {
@@ -398,6 +392,51 @@ impl Drop for Executor {
     }
 }
 
+/// Sends a signal to a process of this test.
+pub(crate) fn signal(pid: u32, signal: Signal) {
+    kill(nix::unistd::Pid::from_raw(pid as i32), signal).unwrap();
+}
+
+/// Returns the process of the supervisor of a test's executor, if one lives.
+pub(crate) fn supervisor_of(folder: &Path) -> Option<u32> {
+    let data_dir = fs::canonicalize(folder.join("data")).ok()?;
+    let expected = [b"supervise\0", data_dir.as_os_str().as_encoded_bytes(), b"\0"].concat();
+    let pids =
+        fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let mut pids = pids.filter(|pid: &u32| {
+        fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.ends_with(&expected))
+    });
+    pids.find(|pid| is_alive(*pid))
+}
+
+/// Ends, after a test, what an executor that was killed leaves to its supervisor.
+pub(crate) struct Sweeper(pub(crate) PathBuf);
+
+impl Drop for Sweeper {
+    fn drop(&mut self) {
+        if let Some(pid) = supervisor_of(&self.0) {
+            let _ = kill(nix::unistd::Pid::from_raw(pid as i32), Signal::SIGKILL);
+        }
+        let Ok(cgroup) = fs::read_to_string(self.0.join("data/supervisor/cgroup")) else { return };
+        // Empty where there are no control groups: then their names would be files of this folder.
+        if cgroup.is_empty() {
+            return;
+        }
+        let _ = fs::write(Path::new(&cgroup).join("cgroup.kill"), "1");
+        // Its processes take a moment to be gone, and a test that has ended does not wait for long.
+        for _ in 0..1_000 {
+            for entry in fs::read_dir(&cgroup).into_iter().flatten().flatten() {
+                let _ = fs::remove_dir(entry.path());
+            }
+            let _ = fs::remove_dir(&cgroup);
+            if !Path::new(&cgroup).exists() {
+                return;
+            }
+            std::thread::yield_now();
+        }
+    }
+}
+
 /// Tells whether a process lives.
 pub(crate) fn is_alive(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -407,63 +446,4 @@ pub(crate) fn is_alive(pid: u32) -> bool {
 /// Waits until a process has written its number to a file.
 pub(crate) async fn pid_in(path: &Path) -> u32 {
     eventually("a file with a process number", || fs::read_to_string(path).ok()?.trim().parse().ok()).await
-}
-
-/// A small file system in memory, mounted on a folder for as long as this lives.
-pub(crate) struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    /// Mounts one; where that is not allowed here, `test` is recorded as skipped and nothing is returned.
-    pub(crate) fn mount(test: &str, folder: &Path, options: &str) -> Option<Self> {
-        fs::create_dir_all(folder).unwrap();
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(folder).output();
-        match mounted {
-            Ok(output) if output.status.success() => Some(Self(folder.to_owned())),
-            Ok(output) => {
-                skip(test, String::from_utf8_lossy(&output.stderr).trim());
-                None
-            }
-            Err(error) => {
-                skip(test, &error.to_string());
-                None
-            }
-        }
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
-    }
-}
-
-/// Records that a test cannot run here, and why.
-#[expect(
-    clippy::disallowed_methods,
-    clippy::print_stderr,
-    reason = "the test command says where skips are recorded"
-)]
-fn skip(test: &str, reason: &str) {
-    let line = format!("SKIPPED: {test}: {reason}\n");
-    eprint!("{line}");
-    if let Some(path) = std::env::var_os("MILLRACE_SKIP_FILE") {
-        let mut file = fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
-        file.write_all(line.as_bytes()).unwrap();
-    }
-}
-
-/// Writes to a file until the disk is full.
-pub(crate) fn fill(path: &Path) {
-    let mut file = fs::File::create(path).unwrap();
-    // Smaller and smaller, so that not a byte is left.
-    for length in [1 << 20, 1 << 12, 1] {
-        let chunk = vec![0; length];
-        let error = loop {
-            if let Err(error) = file.write_all(&chunk) {
-                break error;
-            }
-        };
-        assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
-    }
 }

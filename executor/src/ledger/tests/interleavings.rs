@@ -13,7 +13,7 @@ use millrace_common::{
 };
 use proptest::prelude::*;
 
-use super::world::{ORPHAN_TIMEOUT, World, attempt, failed, start, succeeded};
+use super::world::{ORPHAN_TIMEOUT, World, attempt, ended, failed, start, succeeded};
 use crate::ledger::*;
 
 #[derive(Debug, Clone, Copy)]
@@ -34,7 +34,11 @@ enum Step {
     OldTerm(AttemptId),
     Take,
     Commit,
+    /// The program and its supervisor.
     Crash,
+    /// The program alone.
+    Restart,
+    LoseSupervisor,
     Rewrite,
 }
 
@@ -59,6 +63,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => Just(Step::Take),
         6 => Just(Step::Commit),
         1 => Just(Step::Crash),
+        2 => Just(Step::Restart),
+        1 => Just(Step::LoseSupervisor),
         1 => Just(Step::Rewrite),
     ];
     prop::collection::vec(step, 0..120)
@@ -120,6 +126,8 @@ impl Observer {
             Step::Take => self.queue.extend(self.world.ledger.take_batch()),
             Step::Commit => self.commit(),
             Step::Crash => self.crash(),
+            Step::Restart => self.restart(),
+            Step::LoseSupervisor => self.world.input(Input::SupervisorLost),
             Step::Rewrite => self.rewrite(),
         }
     }
@@ -154,7 +162,7 @@ impl Observer {
     fn exit(&mut self, id: AttemptId, is_success: bool) {
         if let Some(was_killed) = self.processes.remove(&id) {
             let how = match (was_killed, is_success) {
-                (true, _) => Ending::Ended { exit_code: None },
+                (true, _) => ended(),
                 (false, true) => succeeded(),
                 (false, false) => failed(1),
             };
@@ -179,13 +187,10 @@ impl Observer {
                     *was_killed = true;
                 }
             }
-            Action::Purge(_) => {
-                for id in std::mem::take(&mut self.processes).into_keys() {
-                    self.world.exit(id, Ending::Ended { exit_code: None });
-                }
-                let live: Vec<_> = self.world.ledger.live.values().copied().collect();
-                for id in live {
-                    self.world.exit(id, Ending::Ended { exit_code: None });
+            Action::Purge(remains) => {
+                for Remains { attempt, .. } in remains {
+                    self.processes.remove(&attempt);
+                    self.world.exit(attempt, ended());
                 }
             }
             Action::Report(id, Report::Ended(end)) => self.on_end_told(id, &end),
@@ -193,11 +198,17 @@ impl Observer {
             Action::Greet(Greeting { held, .. }) | Action::Heartbeat(Heartbeat { held, .. }) => {
                 self.on_account(held);
             }
-            Action::Discard(_) | Action::CloseSession => {}
+            Action::Settle(id) => assert!(self.is_settled(id), "{id} was settled before its end was durable"),
+            Action::Discard(_) | Action::CloseSession | Action::Extend(_) => {}
         }
     }
 
     fn on_spawn(&mut self, id: AttemptId) {
+        if !self.world.ledger.is_starting(id) {
+            // As the program does with what was given up meanwhile.
+            self.world.exit(id, ended());
+            return;
+        }
         assert!(self.spawned.insert(id), "{id} was spawned twice");
         assert!(self.is_intended(id), "{id} was spawned before its intent was durable");
         let until = self.world.ledger.contact() + ORPHAN_TIMEOUT;
@@ -236,11 +247,37 @@ impl Observer {
         self.world.durable.iter().any(is_it)
     }
 
-    /// The program dies; its processes live on until they are purged.
+    fn is_settled(&self, id: AttemptId) -> bool {
+        let is_it = |record: &Record| matches!(record, Record::Ended { attempt, .. } | Record::Released(attempt) if *attempt == id);
+        self.world.durable.iter().any(is_it)
+    }
+
+    /// The program dies and its supervisor with it; what that started dies too, or is purged.
     fn crash(&mut self) {
         self.queue.clear();
+        self.processes.clear();
         self.world.crash();
         self.commit();
+        self.meet_again();
+    }
+
+    /// The program dies and takes over what its supervisor has kept.
+    fn restart(&mut self) {
+        let running: Vec<_> = self.processes.keys().copied().collect();
+        let running: Vec<_> =
+            running.into_iter().filter(|id| self.world.ledger.attempts.contains_key(id)).collect();
+        let mut kept = self.world.kept(&running);
+        for survivor in &mut kept.attempts {
+            let was_killed = self.processes.get(&survivor.attempt).is_some_and(|was_killed| *was_killed);
+            survivor.ended_by = survivor.ended_by.filter(|_| was_killed);
+        }
+        self.queue.clear();
+        self.world.restart(&kept);
+        self.commit();
+        self.meet_again();
+    }
+
+    fn meet_again(&mut self) {
         // The highest term that was obeyed may not have been durable, and then nothing was done for it.
         self.world.leader_of(Term(self.term), FromLeader::Acks(Vec::new())).unwrap();
     }

@@ -61,6 +61,10 @@ pub(super) fn failed(exit_code: i32) -> Ending {
     }
 }
 
+pub(super) fn ended() -> Ending {
+    Ending::Ended { exit_code: None, by: None }
+}
+
 /// The ledger and what is durable of it.
 pub(super) struct World {
     pub(super) ledger: Ledger,
@@ -126,20 +130,52 @@ impl World {
         self.ledger.release(self.now, batch)
     }
 
-    /// Commits, and returns the one end that is reported.
-    pub(super) fn only_end(&mut self) -> End {
+    /// Commits, and returns the ends that are reported.
+    pub(super) fn ends(&mut self) -> Vec<End> {
         let ends = self.commit().into_iter().filter_map(|action| match action {
             Action::Report(_, Report::Ended(end)) => Some(end),
             _ => None,
         });
-        let ends: Vec<End> = ends.collect();
+        ends.collect()
+    }
+
+    /// Commits, and returns the one end that is reported.
+    pub(super) fn only_end(&mut self) -> End {
+        let ends = self.ends();
         assert_eq!(ends.len(), 1, "{ends:?}");
         ends[0].clone()
     }
 
-    /// Loses what is not durable.
+    /// Loses what is not durable, and the supervisor.
     pub(super) fn crash(&mut self) {
-        self.ledger = Ledger::restore(spool(), limits(), self.durable.clone());
+        self.restart(&Kept::default());
+    }
+
+    /// Loses what is not durable; the supervisor has kept this.
+    pub(super) fn restart(&mut self, kept: &Kept) {
+        self.ledger = Ledger::restore(spool(), limits(), self.durable.clone(), kept);
+    }
+
+    /// Returns what a supervisor keeps of these attempts.
+    pub(super) fn kept(&self, attempts: &[AttemptId]) -> Kept {
+        let survivor = |attempt: &AttemptId| {
+            let entry = &self.ledger.attempts[attempt];
+            let process =
+                entry.process.unwrap_or(Spawned { pid: 4_711, uptime: self.now.uptime, workspace: 1 });
+            Survivor {
+                attempt: *attempt,
+                process,
+                started_at: entry.started_at.unwrap_or(self.now.wall),
+                timeout: entry.timeout,
+                orphan_timeout: entry.orphan_timeout,
+                kill_grace: entry.kill_grace,
+                ended_by: match &entry.state {
+                    State::Killing(cause) => Some(cause.told()),
+                    _ => None,
+                },
+            }
+        };
+        Kept { contact: self.ledger.session.contact, attempts: attempts.iter().map(survivor).collect() }
     }
 
     pub(super) fn greeting(&mut self) -> Vec<Held> {

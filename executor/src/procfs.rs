@@ -4,7 +4,6 @@
 //! there.
 
 use std::{
-    collections::HashSet,
     fs::{self, File},
     io::Read as _,
     os::unix::fs::FileExt as _,
@@ -15,7 +14,7 @@ use millrace_common::id::AttemptId;
 
 /// Bytes of an environment that are read: twice the most that a process can be started with by default.
 const ENVIRON_BYTES_MAX: u64 = 4 << 20;
-/// Bytes of one read of a list of children: about a thousand of them.
+/// Bytes of one read of the list of children: about a thousand of them.
 const CHILDREN_BYTES: usize = 8 << 10;
 
 /// The variable that marks every process of an attempt with its id.
@@ -108,30 +107,34 @@ impl Marks {
     }
 }
 
-/// The children of this program's main thread: those that it adopted, because it starts none itself.
+/// The children of this program's main thread: those that it started, and those that it adopted.
 #[derive(Debug)]
-pub(crate) struct Adopted {
+pub(crate) struct Children {
     list: Option<File>,
 }
 
-impl Adopted {
+impl Children {
     pub(crate) fn open() -> Self {
         let own = std::process::id();
         let list = File::open(format!("/proc/{own}/task/{own}/children"));
-        if let Err(error) = &list {
-            tracing::warn!(%error, "the kernel does not list children; processes that leave their group may outlive an attempt");
-        }
         Self { list: list.ok() }
     }
 
-    /// Lists them. Almost always there is none, which costs one system call.
+    /// Lists them; none where the kernel does not.
     pub(crate) fn pids(&self) -> Vec<i32> {
         let Some(list) = &self.list else { return Vec::new() };
-        let mut buffer = [0; CHILDREN_BYTES];
-        let length = list.read_at(&mut buffer, 0).unwrap_or(0);
-        let text = std::str::from_utf8(&buffer[..length]).unwrap_or_default();
-        let pids: HashSet<i32> = text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect();
-        pids.into_iter().collect()
+        let mut text = Vec::new();
+        loop {
+            let from = text.len();
+            text.resize(from + CHILDREN_BYTES, 0);
+            let length = list.read_at(&mut text[from..], from as u64).unwrap_or(0);
+            text.truncate(from + length);
+            if length == 0 {
+                break;
+            }
+        }
+        let text = std::str::from_utf8(&text).unwrap_or_default();
+        text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
     }
 }
 
