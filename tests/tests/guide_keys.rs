@@ -10,7 +10,7 @@ use std::{
 use millrace_common::{connection::Connection, definition, text::ShowDuration};
 use millrace_executor::ExecutorConfig;
 use millrace_kinds::{backup, datax::Installation, declared::Declaration};
-use millrace_master::MasterConfig;
+use millrace_master::{EtcdSettings, MasterConfig};
 use millrace_tests::program;
 use serde_json::Value;
 
@@ -200,6 +200,9 @@ fn every_setting_of_a_master_is_documented_with_its_default() {
     let MasterConfig {
         name,
         listen,
+        advertise,
+        database,
+        etcd,
         token_file,
         data_dir,
         pools,
@@ -208,11 +211,14 @@ fn every_setting_of_a_master_is_documented_with_its_default() {
         retention_runs,
         connections_max,
     } = MasterConfig::default();
-    assert!(pools.is_empty());
+    assert!(pools.is_empty() && advertise.is_none() && database.is_none() && etcd.is_none());
     assert_eq!(token_file, data_dir.join("token"));
     let expected = BTreeMap::from([
         ("name", name),
         ("listen", listen.to_string()),
+        ("advertise", "listen".to_owned()),
+        ("database", "a file in `data_dir".to_owned()),
+        ("etcd", "none".to_owned()),
         ("token_file", "token` in `data_dir".to_owned()),
         ("data_dir", data_dir.display().to_string()),
         ("pools", "none".to_owned()),
@@ -224,6 +230,36 @@ fn every_setting_of_a_master_is_documented_with_its_default() {
     let documented: BTreeMap<&str, String> =
         documented.into_iter().map(|(key, default)| (key, default.to_owned())).collect();
     assert_eq!(documented, expected);
+}
+
+#[test]
+fn every_setting_of_etcd_is_documented_with_its_default() {
+    let operations = document("operations.md");
+    let documented = settings(section(&operations, "### Settings of a master"), "Key of `etcd`");
+    let known = fields!(EtcdSettings {
+        endpoints,
+        prefix,
+        ttl,
+        renewal,
+        authority,
+        election_timeout,
+        user,
+        password_file,
+        tls,
+        allow_old_etcd,
+    });
+    assert_eq!(documented.keys().copied().collect::<BTreeSet<_>>(), known);
+    let defaults = EtcdSettings::default();
+    for (key, default) in [
+        ("prefix", defaults.prefix),
+        ("ttl", ShowDuration(defaults.ttl).to_string()),
+        ("renewal", ShowDuration(defaults.renewal).to_string()),
+        ("authority", ShowDuration(defaults.authority).to_string()),
+        ("election_timeout", ShowDuration(defaults.election_timeout).to_string()),
+        ("allow_old_etcd", defaults.allow_old_etcd.to_string()),
+    ] {
+        assert_eq!(documented[key], default, "{key}");
+    }
 }
 
 #[test]
@@ -242,6 +278,7 @@ fn every_setting_of_an_executor_is_documented_with_its_default() {
         answer_timeout,
         stop_timeout,
         stop_grace,
+        on_stop,
         min_free,
         log_format,
         connections,

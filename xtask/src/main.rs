@@ -43,7 +43,7 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
-    /// Run the core's simulation over many seeds, or replay one
+    /// Run the simulation over many seeds, or replay one
     Sim {
         /// How many seeds to run
         #[arg(long, value_name = "N", conflicts_with = "seed")]

@@ -27,12 +27,12 @@ pub(crate) fn bench(args: &[String]) -> Result<ExitCode> {
     run(cargo(&["run", "--release", "-p", "millrace-bench", "--"]).args(args)).map(forward)
 }
 
-/// Runs the core's simulation, or replays one seed with its output.
+/// Runs the simulation, or replays one seed with its output.
 pub(crate) fn simulate(seeds: Option<u32>, seed: Option<u64>) -> Result<ExitCode> {
     let mut tests = if command::is_on_path("cargo-nextest") {
-        cargo(&["nextest", "run", "-p", "millrace-core", "--test", "simulation"])
+        cargo(&["nextest", "run", "-p", "millrace-simulation"])
     } else {
-        cargo(&["test", "-p", "millrace-core", "--test", "simulation"])
+        cargo(&["test", "-p", "millrace-simulation"])
     };
     if let Some(seeds) = seeds {
         tests.env("MILLRACE_SIM_SEEDS", seeds.to_string());

@@ -9,10 +9,12 @@ use anyhow::{Context, Result, bail};
 use crate::command::{is_on_path, run};
 
 /// What the tests need, and what for.
-const PACKAGES: [(&str, &str); 6] = [
+const PACKAGES: [(&str, &str); 8] = [
     ("mariadb-server", "the store, backups and transfers against a real server"),
     ("mariadb-client", "dumps and restores of backups"),
     ("postgresql", "the store against a real server"),
+    ("etcd-server", "elections of masters"),
+    ("etcd-client", "looks into etcd, and harm done to it"),
     ("python3-pyftpdlib", "an FTP server to fetch from"),
     ("sqlite3", "a second opinion on database files"),
     ("procps", "a second opinion on processes"),

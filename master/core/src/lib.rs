@@ -24,6 +24,7 @@ pub mod check;
 mod explain;
 mod ids;
 mod input;
+pub mod lease;
 mod limits;
 mod liveness;
 mod placement;

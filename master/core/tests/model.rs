@@ -5,10 +5,9 @@
 //! does. Whatever the core does beyond that must not show in the end.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod reference;
-
 use std::{collections::BTreeMap, fmt::Write as _, sync::Arc, time::Duration};
 
+use millrace_checker::{RULES, Says, says};
 use millrace_common::{
     definition,
     id::{AttemptId, InstanceId, RunId, SessionId, SpoolId},
@@ -20,7 +19,6 @@ use millrace_core::{
     testing::{Harness, MemoryStore},
 };
 use proptest::prelude::*;
-use reference::{RULES, Says, says};
 
 const TASKS_MAX: usize = 8;
 /// Steps after which a run must have ended: each task has a handful of attempts of a handful of messages.

@@ -187,7 +187,8 @@ fn find_text(folder: &Path, text: &[u8]) -> anyhow::Result<Vec<PathBuf>> {
         let path = entry?.path();
         if path.is_dir() {
             found.extend(find_text(&path, text)?);
-        } else if fs::read(&path)?.windows(text.len()).any(|window| window == text)
+        } else if path.is_file()
+            && fs::read(&path)?.windows(text.len()).any(|window| window == text)
             && path.file_name().is_some_and(|name| name != "millrace.toml")
         {
             found.push(path);

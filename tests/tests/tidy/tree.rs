@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs};
 
 use crate::{
     finding::{Finding, expect_none},
-    source::{all_files, is_word_at, root, rust_files},
+    source::{all_files, identifiers, is_word_at, root, rust_files},
 };
 
 /// Marks of work that is not finished, in any text. Put together so that this file does not contain them.
@@ -87,6 +87,17 @@ fn versions_and_lints_live_in_the_root_manifest() {
         findings.extend(own_versions(path, &text));
     }
     expect_none(findings, "write `name.workspace = true`, and the version under [workspace.dependencies]");
+}
+
+#[test]
+fn unsafe_code_is_in_one_crate() {
+    let mut findings = Vec::new();
+    for source in rust_files().iter().filter(|source| !source.path.starts_with("executor/spawn/")) {
+        for (position, _) in identifiers(&source.lexed.code).filter(|(_, name)| *name == "unsafe_code") {
+            findings.push(Finding::at(&source.path, source.line_of(position), "lets unsafe code in"));
+        }
+    }
+    expect_none(findings, "what cannot be had safely belongs to millrace-spawn, if anywhere");
 }
 
 #[test]

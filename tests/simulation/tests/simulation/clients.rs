@@ -2,16 +2,21 @@
 
 use std::sync::Arc;
 
+use millrace_checker::{Answer as Heard, Event as Recorded};
 use millrace_common::{definition, id::RunId, state::RunState};
 use millrace_core::{Answer, EndedRun, Refusal, Request, StartRun};
 
 use crate::{
-    plan::{Plan, Random, SECOND},
+    network::{Host, ProcessId},
+    plan::{Plan, SECOND, widened},
+    random::Random,
     world::{Event, World},
 };
 
 /// After this a client asks again.
 const PATIENCE: u64 = 10 * SECOND;
+/// And so does one that only wants to see that somebody leads.
+const PROBE_PATIENCE: u64 = 3 * SECOND;
 /// A client that has its answer may ask once more with the same key.
 const ASKED_MAX: u32 = 50;
 
@@ -24,6 +29,10 @@ pub(crate) enum Wish {
         later: bool,
     },
     Start {
+        definition: usize,
+    },
+    /// Starts a run, to see that somebody leads.
+    Probe {
         definition: usize,
     },
     Cancel(RunId),
@@ -60,8 +69,10 @@ impl World {
 
     pub(crate) fn call(&mut self, wait: u64, wish: Wish) {
         let number = self.clients.len();
-        let is_keyed = matches!(wish, Wish::Start { .. }) && self.random.happens(70);
-        let key = is_keyed.then(|| format!("key-{}", if self.random.happens(20) { 0 } else { number }));
+        let is_probe = matches!(wish, Wish::Probe { .. });
+        let is_keyed = is_probe || matches!(wish, Wish::Start { .. }) && self.random.happens(70);
+        let is_shared = !is_probe && self.random.happens(20);
+        let key = is_keyed.then(|| format!("key-{}", if is_shared { 0 } else { number }));
         self.clients.push(Client { wish, key, asked: 0, is_answered: false });
         self.at(wait, Event::Ask(number));
     }
@@ -72,39 +83,68 @@ impl World {
         }
         let client = &mut self.clients[number];
         let is_repeated = client.key.is_some() || matches!(client.wish, Wish::Apply { .. });
-        if client.is_answered || client.asked == ASKED_MAX || (client.asked > 0 && !is_repeated) {
+        if client.is_answered {
             return;
         }
-        let Some(leader) = self.leader_to_ask(20) else { return self.at(2 * SECOND, Event::Ask(number)) };
-        self.clients[number].asked += 1;
+        if client.asked == ASKED_MAX || (client.asked > 0 && !is_repeated) {
+            return self.give_up(number as u64);
+        }
+        client.asked += 1;
+        let patience = if matches!(client.wish, Wish::Probe { .. }) { PROBE_PATIENCE } else { PATIENCE };
+        if client.asked == 1 && is_repeated {
+            self.record(&Recorded::Asked { request: number as u64 });
+        }
+        let Some(process) = self.process_to_ask() else { return self.at(2 * SECOND, Event::Ask(number)) };
         let delay = self.random.between(100, 50_000);
-        self.at(delay, Event::Requested(leader, number));
-        self.at(PATIENCE, Event::Ask(number));
+        self.at(delay, Event::Requested(process, number));
+        self.at(patience, Event::Ask(number));
     }
 
-    /// What a master does with a request: it looks for the key in the store, then asks its leader.
-    pub(crate) fn on_requested(&mut self, id: u64, number: usize) {
-        if !self.leaders.contains_key(&id) {
-            return;
+    /// Returns a process that a client finds: in liveness mode, once all is as it will stay, one that is healthy.
+    fn process_to_ask(&mut self) -> Option<ProcessId> {
+        if let Some((master, _)) = self.core {
+            return self.process_of(master);
         }
+        let all: Vec<ProcessId> = self.processes.keys().copied().collect();
+        let leading = self.leading().filter(|_| self.random.happens(60));
+        leading.or_else(|| (!all.is_empty()).then(|| self.random.pick(&all)))
+    }
+
+    /// What a master does with a request: it looks for the key in the store, then asks whoever leads.
+    pub(crate) fn on_requested(&mut self, id: ProcessId, number: usize) {
+        let Some(id) = self.leader_known_to(id) else { return };
         let Some(request) = self.request(number) else { return };
         if let Request::StartRun(StartRun { workflow, idempotency_key: Some(key), .. }) = &request
-            && let Some(run) = self.store.memory.run_by_key(workflow, key)
+            && let Some(run) = self.database.memory.run_by_key(workflow, key)
         {
             return self.answer(number, Answer::RunStarted { run, is_repeat: true });
         }
-        self.trace(|| format!("client {number} asks the leader of term {id}: {request:?}"));
-        if let Some(leader) = self.leaders.get_mut(&id) {
+        self.trace(|| format!("client {number} asks process {id}: {request:?}"));
+        if let Some(leader) = self.processes.get_mut(&id).and_then(|process| process.leader.as_mut()) {
             leader.ask(number, request);
         }
         self.nudge(id);
+    }
+
+    /// A standby passes requests on to the leader that it knows of.
+    fn leader_known_to(&self, id: ProcessId) -> Option<ProcessId> {
+        let process = self.processes.get(&id)?;
+        if process.leader.is_some() {
+            return Some(id);
+        }
+        let key = process.candidate.seen?;
+        let other = self.processes.get(&key.holder).filter(|other| other.leader.is_some())?;
+        let (here, there) = (Host::Master(process.master), Host::Master(other.master));
+        let is_cut =
+            self.network.is_cut(here, there, self.time) || self.network.is_cut(there, here, self.time);
+        (!is_cut && other.stands_until <= self.time).then_some(key.holder)
     }
 
     fn request(&self, number: usize) -> Option<Request> {
         let client = &self.clients[number];
         Some(match client.wish {
             Wish::Apply { definition, later } => self.application(definition, later),
-            Wish::Start { definition } => Request::StartRun(StartRun {
+            Wish::Start { definition } | Wish::Probe { definition } => Request::StartRun(StartRun {
                 workflow: format!("w{definition}").parse().unwrap(),
                 params: "{}".into(),
                 logical_date: None,
@@ -122,23 +162,23 @@ impl World {
 
     fn application(&self, definition: usize, later: bool) -> Request {
         let source = &self.plan.definitions[definition];
-        let mut workflow = definition::parse(source).unwrap();
-        workflow.max_active_runs += u32::from(later);
-        Request::ApplyWorkflow { workflow: Arc::new(workflow), source: source.as_str().into() }
+        let source = if later { widened(source) } else { source.clone() };
+        let workflow = definition::parse(&source).unwrap();
+        Request::ApplyWorkflow { workflow: Arc::new(workflow), source: source.into() }
     }
 
     /// Reads an ended run from the store, as a master does that is asked to retry it.
     fn ended_run(&self, run: RunId) -> Option<EndedRun> {
-        let row = self.store.memory.runs.get(&run)?;
+        let row = self.database.memory.runs.get(&run)?;
         let tasks =
             row.tasks.iter().map(|(index, task)| (*index, (task.state, task.values.clone()))).collect();
-        let workflow = Arc::clone(&self.checker.runs.get(&run)?.workflow);
+        let workflow = Arc::clone(&self.checker.runs().get(&run)?.workflow);
         Some(EndedRun { created: row.created.clone(), workflow, state: row.state, tasks })
     }
 
     fn meddle(&mut self) -> Wish {
         let runs: Vec<(RunId, RunState)> =
-            self.checker.runs.iter().map(|(id, run)| (*id, run.state)).collect();
+            self.checker.runs().iter().map(|(id, run)| (*id, run.state)).collect();
         if runs.is_empty() {
             return Wish::Count;
         }
@@ -159,34 +199,35 @@ impl World {
 
     pub(crate) fn answer(&mut self, number: usize, answer: Answer) {
         let delay = self.random.between(100, 50_000);
-        self.at(delay, Event::Answered(number, answer));
+        self.at(delay, Event::Told(number, answer));
     }
 
-    pub(crate) fn on_answered(&mut self, number: usize, answer: Answer) {
+    pub(crate) fn on_told(&mut self, number: usize, answer: Answer) {
         let again = self.random.happens(20);
         let client = &mut self.clients[number];
-        client.is_answered = true;
-        match (client.wish, answer) {
-            (Wish::Start { definition }, Answer::RunStarted { run, .. }) => {
-                let workflow = format!("w{definition}").parse().unwrap();
-                let key = client.key.clone().unwrap_or_else(|| format!("client {number} without a key"));
-                client.is_answered = client.key.is_none() || !again;
-                let has_key = client.key.is_some();
-                self.checker.acknowledged(&workflow, &key, run, has_key);
-            }
-            (Wish::Start { .. }, Answer::Refused(Refusal::UnknownWorkflow(_))) => client.is_answered = false,
-            (Wish::Cancel(run) | Wish::Pause(run) | Wish::Resume(run), Answer::RunMoved(state)) => {
-                self.checker.told(run, state);
-            }
-            _ => {}
+        let (wish, key) = (client.wish, client.key.clone());
+        if matches!(&answer, Answer::Refused(Refusal::UnknownWorkflow(_))) && key.is_some() {
+            // Its definition is on its way.
+            return;
         }
+        client.is_answered = !(again && matches!(wish, Wish::Start { .. }) && key.is_some());
+        let heard = match (wish, answer) {
+            (Wish::Start { definition } | Wish::Probe { definition }, Answer::RunStarted { run, .. }) => {
+                Heard::RunStarted { workflow: format!("w{definition}").parse().unwrap(), key, run }
+            }
+            (Wish::Cancel(run) | Wish::Pause(run) | Wish::Resume(run), Answer::RunMoved(state)) => {
+                Heard::RunMoved { run, state }
+            }
+            _ => Heard::Other,
+        };
+        self.record(&Recorded::Answered { request: number as u64, answer: heard });
     }
 
     /// A paused run waits for a person: here is one.
     pub(crate) fn resume_paused_runs(&mut self) {
         let paused: Vec<RunId> = self
             .checker
-            .runs
+            .runs()
             .iter()
             .filter(|(_, run)| run.state == RunState::Paused)
             .map(|(id, _)| *id)

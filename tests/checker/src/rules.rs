@@ -9,14 +9,17 @@ use millrace_common::{
 
 /// What a rule says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Says {
+pub enum Says {
+    /// The task may start.
     Run,
+    /// It is not known yet.
     Wait,
+    /// It will never run and is in this state.
     Become(TaskState),
 }
 
 /// Every rule.
-pub(crate) const RULES: [(&str, TriggerRule); 12] = [
+pub const RULES: [(&str, TriggerRule); 12] = [
     ("all_success", AllSuccess),
     ("all_failed", AllFailed),
     ("all_done", AllDone),
@@ -32,7 +35,8 @@ pub(crate) const RULES: [(&str, TriggerRule); 12] = [
 ];
 
 /// Says what becomes of a task whose upstream tasks are in these states.
-pub(crate) fn says(rule: TriggerRule, upstream: &[TaskState]) -> Says {
+#[must_use]
+pub fn says(rule: TriggerRule, upstream: &[TaskState]) -> Says {
     // What a cancelled task would have made is missing, as after a failure.
     let is_failed = |state: &TaskState| matches!(state, Failed | UpstreamFailed | TaskState::Cancelled);
     let all = |wanted: TaskState| upstream.iter().all(|state| *state == wanted);

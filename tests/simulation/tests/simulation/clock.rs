@@ -15,24 +15,40 @@ pub(crate) struct Clock {
     booted_at: u64,
     uptime_at_boot: u64,
     wall_offset: i64,
+    /// How long the machine was suspended; a clock that is not to be used for deadlines leaves that out.
+    suspended: u64,
 }
 
 impl Clock {
     pub(crate) const fn new(rate_ppm: i64, uptime_at_begin: u64) -> Self {
-        Self { rate_ppm, booted_at: 0, uptime_at_boot: uptime_at_begin, wall_offset: 0 }
+        Self { rate_ppm, booted_at: 0, uptime_at_boot: uptime_at_begin, wall_offset: 0, suspended: 0 }
     }
 
     pub(crate) const fn boot(&mut self, time: u64) {
-        (self.booted_at, self.uptime_at_boot) = (time, 0);
+        (self.booted_at, self.uptime_at_boot, self.suspended) = (time, 0, 0);
     }
 
     pub(crate) const fn set_wall(&mut self, by: i64) {
         self.wall_offset = by;
     }
 
+    /// Returns how far the wall clock is off.
+    pub(crate) const fn wall_error(&self) -> i64 {
+        self.wall_offset
+    }
+
+    pub(crate) const fn suspend(&mut self, by: u64) {
+        self.suspended += by;
+    }
+
     /// Returns microseconds of boot-time at a true time.
     pub(crate) fn uptime(&self, time: u64) -> u64 {
         self.uptime_at_boot + scaled(time - self.booted_at, MILLION + self.rate_ppm, MILLION)
+    }
+
+    /// Returns what a clock shows that stops while the machine is suspended.
+    pub(crate) fn running(&self, time: u64) -> u64 {
+        self.uptime(time).saturating_sub(self.suspended)
     }
 
     /// Returns the true time at which the boot-time clock shows `uptime`, or a moment later.
@@ -50,8 +66,18 @@ impl Clock {
     }
 
     pub(crate) fn now(&self, time: u64) -> Now {
-        Now { wall: self.wall(time), uptime: Uptime::new(Duration::from_micros(self.uptime(time))) }
+        Now { wall: self.wall(time), uptime: uptime(self.uptime(time)) }
     }
+}
+
+/// Makes a reading from microseconds.
+pub(crate) const fn uptime(micros: u64) -> Uptime {
+    Uptime::new(Duration::from_micros(micros))
+}
+
+/// Returns the microseconds of a reading or a span, rounded up: a deadline must have come when it is acted upon.
+pub(crate) fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos().div_ceil(1_000)).unwrap()
 }
 
 fn scaled(value: u64, by: i64, of: i64) -> u64 {
