@@ -7,11 +7,16 @@ use std::{
     time::Duration,
 };
 
-use millrace_common::{id::PoolName, limits::NAME_CHARS_MAX, schedule::FIRES_MAX, text::ShowDuration};
+use millrace_common::{
+    id::PoolName, limits::NAME_CHARS_MAX, schedule::FIRES_MAX, secret::Secret, text::ShowDuration,
+};
 use millrace_runtime::config::duration_text;
-use millrace_store::Retention;
+use millrace_store::{AddressError, Retention, StoreConfig};
 use serde::Deserialize;
 use thiserror::Error;
+use tonic::transport::Uri;
+
+use crate::election::settings::{EtcdSettings, EtcdSettingsError};
 
 /// Port of a master where none is set.
 pub const PORT: u16 = 7070;
@@ -19,6 +24,8 @@ pub const PORT: u16 = 7070;
 const DATA_DIR: &str = "/var/lib/millrace";
 /// Name of the token file in the data folder.
 const TOKEN_FILE: &str = "token";
+/// Name of the embedded database in the data folder.
+const DATABASE_FILE: &str = "millrace.db";
 /// Ended runs are kept this long unless set: a month of nights.
 const RETENTION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// The shortest time that ended runs can be kept: a run that vanishes while somebody looks at it helps nobody.
@@ -36,6 +43,12 @@ pub struct MasterConfig {
     pub name: String,
     /// Where it listens. Loopback unless set: whoever listens elsewhere decides to.
     pub listen: SocketAddr,
+    /// Where other masters and executors reach it, such as `http://10.0.0.1:7070`. Where it listens, unless set.
+    pub advertise: Option<String>,
+    /// Address of the database, such as `postgres://user:password@host/database`. A file in the data folder unless set.
+    pub database: Option<Secret>,
+    /// How masters find each other; absent where this one is alone.
+    pub etcd: Option<EtcdSettings>,
     /// File with the bearer token that every caller must present; made at the first start where absent. In the data
     /// folder unless set.
     pub token_file: PathBuf,
@@ -59,6 +72,9 @@ pub struct MasterConfig {
 struct Given {
     name: String,
     listen: SocketAddr,
+    advertise: Option<String>,
+    database: Option<Secret>,
+    etcd: Option<EtcdSettings>,
     token_file: Option<PathBuf>,
     data_dir: PathBuf,
     pools: BTreeMap<PoolName, u32>,
@@ -74,6 +90,9 @@ impl Default for Given {
         Self {
             name: "master-1".to_owned(),
             listen: SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, PORT)),
+            advertise: None,
+            database: None,
+            etcd: None,
             token_file: None,
             data_dir: PathBuf::from(DATA_DIR),
             pools: BTreeMap::new(),
@@ -90,6 +109,9 @@ impl From<Given> for MasterConfig {
         Self {
             name: given.name,
             listen: given.listen,
+            advertise: given.advertise,
+            database: given.database,
+            etcd: given.etcd,
             token_file: given.token_file.unwrap_or_else(|| given.data_dir.join(TOKEN_FILE)),
             data_dir: given.data_dir,
             pools: given.pools,
@@ -135,6 +157,26 @@ pub enum SettingsError {
     /// Nobody could connect.
     #[error("`connections_max` is 0; it must be at least 1")]
     Connections,
+    /// Nobody could use the address.
+    #[error("`advertise` is {0:?}; write it as http://host:port")]
+    Advertise(String),
+    /// Other machines could not use the address.
+    #[error(
+        "`listen` is {0} and `etcd` is set; set `advertise` to the address at which other machines reach this one"
+    )]
+    NotAdvertised(SocketAddr),
+    /// No address of a database.
+    #[error("`database`: {0}")]
+    Database(AddressError),
+    /// Each master would have a database of its own.
+    #[error(
+        "`etcd` is set and `database` is a file, which masters cannot share; set `database` to a server, such as \
+         postgres://user:password@host/database"
+    )]
+    NotShared,
+    /// Something about etcd.
+    #[error(transparent)]
+    Etcd(EtcdSettingsError),
 }
 
 impl MasterConfig {
@@ -169,13 +211,49 @@ impl MasterConfig {
         if self.connections_max == 0 {
             problems.push(SettingsError::Connections);
         }
+        problems.extend(self.place_problems());
         problems
+    }
+
+    /// Returns what is wrong with where the others are.
+    fn place_problems(&self) -> Vec<SettingsError> {
+        let mut problems = Vec::new();
+        if let Some(advertise) = &self.advertise
+            && !is_address(advertise)
+        {
+            problems.push(SettingsError::Advertise(advertise.clone()));
+        }
+        if let Err(error) = self.store() {
+            problems.push(SettingsError::Database(error));
+        }
+        let Some(etcd) = &self.etcd else { return problems };
+        if self.advertise.is_none() && self.listen.ip().is_unspecified() {
+            problems.push(SettingsError::NotAdvertised(self.listen));
+        }
+        if self.database.as_ref().is_none_or(|address| address.expose().starts_with("sqlite:")) {
+            problems.push(SettingsError::NotShared);
+        }
+        problems.extend(etcd.problems().into_iter().map(SettingsError::Etcd));
+        problems
+    }
+
+    /// Returns where the store is.
+    pub(crate) fn store(&self) -> Result<StoreConfig, AddressError> {
+        match &self.database {
+            Some(address) => address.expose().parse(),
+            None => Ok(StoreConfig::sqlite(&self.data_dir.join(DATABASE_FILE))),
+        }
     }
 
     /// Returns what to keep of what has ended.
     pub(crate) const fn keeps(&self) -> Retention {
         Retention { keep_for: Some(self.retention), keep_runs: Some(self.retention_runs) }
     }
+}
+
+fn is_address(text: &str) -> bool {
+    let uri = text.parse::<Uri>().ok();
+    uri.is_some_and(|uri| uri.scheme_str() == Some("http") && uri.port().is_some() && uri.path() == "/")
 }
 
 #[cfg(test)]
@@ -231,5 +309,34 @@ mod tests {
         let problems: Vec<String> = config.problems().iter().map(ToString::to_string).collect();
         assert_eq!(problems.len(), 7, "{problems:#?}");
         assert!(problems[4].contains("`retention` is 1s; it must be at least 1h"), "{}", problems[4]);
+    }
+
+    #[test]
+    fn masters_that_elect_a_leader_need_a_database_that_they_share() {
+        let told = |toml: &str| -> Vec<String> {
+            loaded(toml).unwrap().problems().iter().map(ToString::to_string).collect()
+        };
+        let etcd = "[etcd]\nendpoints = [\"http://10.0.0.1:2379\"]\n";
+        let server = "database = \"postgres://m:secret@db.plant/millrace\"\n";
+        assert_eq!(told(&format!("{server}{etcd}")), Vec::<String>::new());
+        for database in ["", "database = \"sqlite:///srv/m.db\"\n"] {
+            let problems = told(&format!("{database}{etcd}"));
+            assert!(
+                problems.len() == 1 && problems[0].contains("which masters cannot share"),
+                "{problems:?}"
+            );
+        }
+        let problems = told(&format!("{server}listen = \"0.0.0.0:7070\"\n{etcd}"));
+        assert!(problems.len() == 1 && problems[0].contains("set `advertise`"), "{problems:?}");
+        let problems = told(&format!("{server}advertise = \"10.0.0.1:7070\"\n{etcd}ttl = \"5s\"\n"));
+        assert!(problems.len() == 2 && problems[1].contains("`etcd.authority` is 6s"), "{problems:?}");
+    }
+
+    #[test]
+    fn the_password_of_the_database_is_not_shown() {
+        let config = loaded("database = \"postgres://m:secret@db.plant/millrace\"\n").unwrap();
+        assert!(!format!("{config:?}").contains("secret"));
+        let wrong = loaded("database = \"oracle://m:secret@db.plant/millrace\"\n").unwrap().problems();
+        assert!(wrong.len() == 1 && !wrong[0].to_string().contains("secret"), "{wrong:?}");
     }
 }

@@ -1,10 +1,29 @@
 //! Who leads.
 //!
-//! Without an election service there is one candidate, and the file lock on the data folder keeps it alone. It claims the
-//! term after the stored one by the same code that an elected master will use.
+//! etcd says who should try; the fence in SQL says who may write. A candidate takes the leader's key under a lease, reads
+//! it back, and claims in SQL the term that the key's revision gives. What it has won is [`Elected`]; what it must give
+//! back is a [`Tenure`]. A master without etcd is alone, which the lock on its data folder sees to: it claims the term
+//! after the stored one by the same code.
+//!
+//! There is no way back: who has led ends its process.
+
+mod adoption;
+mod authority;
+mod candidate;
+mod etcd;
+mod link;
+mod record;
+pub(crate) mod settings;
+mod tenure;
+mod version;
 
 use millrace_common::term::Term;
 use millrace_store::{Store, Writer};
+
+pub(crate) use self::{
+    adoption::Adoption, authority::Authority, candidate::Candidate, etcd::Etcd, record::Record,
+    tenure::Tenure,
+};
 
 /// A leadership that was won and claimed: the right to write under its term.
 #[derive(Debug)]
@@ -13,6 +32,10 @@ pub(crate) struct Elected {
     pub(crate) term: Term,
     /// The only way to write under it.
     pub(crate) writer: Writer,
+    /// Until when it may act.
+    pub(crate) authority: Authority,
+    /// What is to be given back to etcd, where there is one.
+    pub(crate) tenure: Option<Tenure>,
 }
 
 /// Leads without asking anybody.
@@ -24,6 +47,6 @@ impl Solo {
     pub(crate) async fn elect(self, store: &Store, holder: &str) -> anyhow::Result<Elected> {
         let term = store.stored_term().await?.next();
         let writer = store.claim(term, holder).await?;
-        Ok(Elected { term, writer })
+        Ok(Elected { term, writer, authority: Authority::unlimited(), tenure: None })
     }
 }

@@ -12,9 +12,10 @@ use millrace_common::{
     gather::gather_time,
     time::{Clock, Uptime},
 };
-use millrace_core::{Batch, Change, Scheduler};
+use millrace_core::{Change, Scheduler, lease::AuthorityEnd};
 use millrace_runtime::chain::Chain;
 use millrace_store::{CommitError, Writer};
+use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
@@ -23,7 +24,7 @@ pub(crate) use self::{
     inbox::{Handle, LeaderGone},
     prune::Pruner,
 };
-use crate::feed::Feed;
+use crate::{election::Authority, feed::Feed};
 
 /// Inputs that one wake-up takes in; they share a commit.
 const INPUTS_PER_WAKE_MAX: usize = 4_096;
@@ -37,6 +38,8 @@ pub(crate) enum TermEnd {
     Stopped,
     /// A commit failed or its outcome is not known.
     CommitFailed(CommitError),
+    /// Another master may lead from now on.
+    AuthorityOver(AuthorityEnd),
     /// The scheduler broke one of its own invariants: what it would decide next cannot be trusted.
     Broken(String),
 }
@@ -45,24 +48,38 @@ pub(crate) enum TermEnd {
 pub(crate) struct TermParts {
     pub(crate) scheduler: Scheduler,
     pub(crate) writer: Writer,
+    pub(crate) authority: Authority,
     pub(crate) inbox: Inbox,
     pub(crate) feed: Feed,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) pruner: Pruner,
 }
 
-/// Leads until told to stop, unable to commit, or broken.
+/// What ends a term that is not broken.
+#[derive(Debug, Error)]
+enum LeadError {
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    #[error(transparent)]
+    Authority(#[from] AuthorityEnd),
+}
+
+/// Leads until told to stop, unable to commit, without authority, or broken.
 ///
 /// A panic ends the term like a failed commit does: nothing of the batch that it interrupted becomes visible.
 pub(crate) async fn run_term(parts: TermParts, shutdown: CancellationToken) -> TermEnd {
     let span = tracing::info_span!("term", term = parts.scheduler.term().0);
     // Everything that the panic may have left half-done is dropped with it.
-    let led = AssertUnwindSafe(lead(parts, shutdown)).catch_unwind().instrument(span).await;
+    let led = AssertUnwindSafe(Box::pin(lead(parts, shutdown))).catch_unwind().instrument(span).await;
     match led {
         Ok(Ok(())) => TermEnd::Stopped,
-        Ok(Err(error)) => {
+        Ok(Err(LeadError::Commit(error))) => {
             tracing::error!(error = %Chain(&error), "commit failed, the term ends");
             TermEnd::CommitFailed(error)
+        }
+        Ok(Err(LeadError::Authority(end))) => {
+            tracing::error!(error = %end, "another master may lead, the term ends");
+            TermEnd::AuthorityOver(end)
         }
         Err(panic) => {
             let problem = text_of(panic.as_ref());
@@ -72,8 +89,8 @@ pub(crate) async fn run_term(parts: TermParts, shutdown: CancellationToken) -> T
     }
 }
 
-async fn lead(parts: TermParts, shutdown: CancellationToken) -> Result<(), CommitError> {
-    let TermParts { mut scheduler, mut writer, mut inbox, feed, clock, mut pruner } = parts;
+async fn lead(parts: TermParts, shutdown: CancellationToken) -> Result<(), LeadError> {
+    let TermParts { mut scheduler, mut writer, authority, mut inbox, feed, clock, mut pruner } = parts;
     let mut outbox = Outbox::new(scheduler.term(), feed);
     let mut inbound = Vec::with_capacity(INPUTS_PER_WAKE_MAX);
     let mut gather_until = Uptime::default();
@@ -85,9 +102,11 @@ async fn lead(parts: TermParts, shutdown: CancellationToken) -> Result<(), Commi
         tokio::select! {
             biased;
             () = shutdown.cancelled() => return Ok(()),
+            () = authority.over() => {}
             () = inbox.take(&mut inbound, INPUTS_PER_WAKE_MAX) => {}
             () = tokio::time::sleep(next.since(now.uptime).min(SLEEP_MAX)) => {}
         }
+        authority.check(clock.as_ref())?;
         // Whoever is about to hand something in may do so: it then shares the commit. After a quiet time nothing waits.
         match gather_until.since(clock.now().uptime) {
             Duration::ZERO => tokio::task::yield_now().await,
@@ -102,7 +121,12 @@ async fn lead(parts: TermParts, shutdown: CancellationToken) -> Result<(), Commi
         }
         scheduler.handle_timeout(now);
         while let Some(batch) = scheduler.take_batch() {
-            commit_and_release(&mut writer, &mut outbox, batch).await?;
+            let committed = writer.commit(batch).await?;
+            log_changes(&committed.changes);
+            // After the receipt of what is answered and right before the answers: whatever was said to an executor was
+            // asked for while this master had authority, however long it was frozen in between.
+            authority.check(clock.as_ref())?;
+            outbox.release(&committed.changes, committed.effects);
             for input in outbox.take_inputs(now.wall) {
                 scheduler.handle(now, input);
             }
@@ -110,17 +134,6 @@ async fn lead(parts: TermParts, shutdown: CancellationToken) -> Result<(), Commi
         }
         pruner.prune(&mut writer, now).await?;
     }
-}
-
-async fn commit_and_release(
-    writer: &mut Writer,
-    outbox: &mut Outbox,
-    batch: Batch,
-) -> Result<(), CommitError> {
-    let committed = writer.commit(batch).await?;
-    log_changes(&committed.changes);
-    outbox.release(&committed.changes, committed.effects);
-    Ok(())
 }
 
 /// Returns what a panic said.

@@ -14,7 +14,7 @@ Exit codes:
   1   it could not start, or could not go on serving
   2   the command line or the settings are wrong
   70  an invariant is broken: a fault of this program
-  75  it could no longer commit, or another master leads: to be started again";
+  75  it led and leads no more (its lease or its term was lost, or it handed over): to be started again";
 
 /// The Millrace master: leads, schedules and serves.
 #[derive(Debug, Parser)]

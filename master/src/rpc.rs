@@ -3,8 +3,9 @@
 pub(crate) mod auth;
 mod control_service;
 mod executor_service;
+mod peer_service;
 mod session;
-mod status;
+pub(crate) mod status;
 pub(crate) mod wire;
 
 use std::{sync::Arc, time::Duration};
@@ -12,14 +13,21 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context;
 use millrace_proto::{
     DESCRIPTORS, MESSAGE_BYTES_MAX,
-    v1::{control_service_server::ControlServiceServer, executor_service_server::ExecutorServiceServer},
+    v1::{
+        control_service_server::ControlServiceServer, executor_service_server::ExecutorServiceServer,
+        peer_service_server::PeerServiceServer,
+    },
 };
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::{service::InterceptorLayer, transport::Server};
 
 use self::auth::BearerAuth;
-pub(crate) use self::{control_service::Control, executor_service::Executors};
+pub(crate) use self::{
+    control_service::{Control, Elective},
+    executor_service::Executors,
+    peer_service::PeerCalls,
+};
 use crate::door::Door;
 
 /// How often an idle connection is asked whether its peer is there.
@@ -39,6 +47,7 @@ const STREAMS_MAX: usize = 1_024;
 pub(crate) struct Services {
     pub(crate) executors: Executors,
     pub(crate) control: Control,
+    pub(crate) peers: PeerCalls,
 }
 
 /// Makes the places for those who watch and follow.
@@ -53,7 +62,7 @@ pub(crate) async fn serve(
     auth: BearerAuth,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let Services { executors, control } = services;
+    let Services { executors, control, peers } = services;
     let (health_reporter, health) = tonic_health::server::health_reporter();
     health_reporter.set_serving::<ControlServiceServer<Control>>().await;
     health_reporter.set_serving::<ExecutorServiceServer<Executors>>().await;
@@ -76,6 +85,7 @@ pub(crate) async fn serve(
                 .max_decoding_message_size(MESSAGE_BYTES_MAX)
                 .max_encoding_message_size(MESSAGE_BYTES_MAX),
         )
+        .add_service(PeerServiceServer::new(peers))
         .serve_with_incoming_shutdown(door.connections(), stop.cancelled_owned())
         .await
         .context("the server failed")

@@ -13,13 +13,13 @@ Exit codes:
   0    done
   1    what was asked for failed: a run did not succeed, a definition has problems
   2    the command line is wrong, or a file of it cannot be read or written
-  3    no master could be reached, or it does not lead
+  3    no master could be reached, or none leads
   4    the master refused: not found, or not possible now
   5    the token is missing or wrong
   130  interrupted while waiting; the run goes on
 
 Environment:
-  MILLRACE_MASTER      address of the master, such as http://127.0.0.1:7070
+  MILLRACE_MASTER      addresses of masters, such as http://10.0.0.1:7070,http://10.0.0.2:7070
   MILLRACE_TOKEN_FILE  file that holds the token
   NO_COLOR             no colours, whatever the terminal can do";
 
@@ -36,15 +36,16 @@ pub(crate) struct Arguments {
 /// What every command takes.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// Address of the master.
+    /// Address of a master; several with commas, of which the first that answers is taken.
     #[arg(
-        long,
+        long = "master",
         global = true,
         env = "MILLRACE_MASTER",
         default_value = "http://127.0.0.1:7070",
+        value_delimiter = ',',
         value_name = "URL"
     )]
-    pub(crate) master: String,
+    pub(crate) masters: Vec<String>,
     /// File that holds the token; the master wrote it at its first start.
     #[arg(
         long,
@@ -250,6 +251,10 @@ pub(crate) enum Executor {
 pub(crate) enum Cluster {
     /// Says who leads and what there is to do.
     Status,
+    /// Lets the leader finish what is under way and make way for another master.
+    HandOver,
+    /// Binds the cluster to the etcd that the master is connected to, after etcd was replaced or restored.
+    AdoptEtcd,
 }
 
 /// How to draw a graph.

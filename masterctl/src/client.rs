@@ -1,14 +1,11 @@
 //! The connection to a master: token, limits, time-outs and the one retry policy.
 
-use std::{
-    hash::{BuildHasher as _, Hasher as _, RandomState},
-    time::Duration,
-};
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use millrace_common::text::ShowDuration;
 use millrace_proto::{MESSAGE_BYTES_MAX, v1::control_service_client::ControlServiceClient};
-use millrace_runtime::{chain::Chain, token};
+use millrace_runtime::{chain::Chain, jitter, token};
 use tonic::{
     Request, Status,
     metadata::{Ascii, MetadataValue},
@@ -33,23 +30,24 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// A client that carries the token.
 pub(crate) type Client = ControlServiceClient<InterceptedService<Channel, Bearer>>;
 
-/// Connects to the master that the command line names. A connection that breaks later is opened again by the next call.
+/// Connects to the first of the masters on the command line that answers: any master takes any call, and passes on to the
+/// leader what only that can do. A connection that breaks later is opened again by the next call.
 pub(crate) async fn connect(global: &Global) -> Result<Client, Failure> {
-    let endpoint = endpoint(&global.master)?
-        .connect_timeout(CONNECT_TIMEOUT)
-        .timeout(ANSWER_TIMEOUT)
-        .http2_keep_alive_interval(KEEPALIVE)
-        .keep_alive_timeout(KEEPALIVE)
-        .keep_alive_while_idle(true)
-        .tcp_nodelay(true);
+    let endpoints = global.masters.iter().map(|master| Ok((master, endpoint(master)?)));
+    let endpoints = endpoints.collect::<anyhow::Result<Vec<_>>>()?;
     let bearer = bearer(global)?;
-    let channel = endpoint.connect().await.map_err(|error| {
-        let (master, cause) = (&global.master, Chain(&error));
-        Failure::Unreachable(format!("no master answers at {master}: {cause}; name another with --master"))
-    })?;
-    Ok(ControlServiceClient::with_interceptor(channel, bearer)
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX))
+    let mut problems = Vec::new();
+    for (master, endpoint) in endpoints {
+        match endpoint.connect().await {
+            Ok(channel) => {
+                return Ok(ControlServiceClient::with_interceptor(channel, bearer)
+                    .max_decoding_message_size(MESSAGE_BYTES_MAX)
+                    .max_encoding_message_size(MESSAGE_BYTES_MAX));
+            }
+            Err(error) => problems.push(format!("no master answers at {master}: {}", Chain(&error))),
+        }
+    }
+    Err(Failure::Unreachable(format!("{}; name another with --master", problems.join("; "))))
 }
 
 /// Reads the address of a master. The token would travel in clear where somebody trusted in `https`, so that is refused.
@@ -57,7 +55,13 @@ fn endpoint(master: &str) -> anyhow::Result<Endpoint> {
     let wrong = || format!("{master:?} is not an address such as http://127.0.0.1:7070");
     let endpoint = Endpoint::from_shared(master.to_owned()).with_context(wrong)?;
     match endpoint.uri().scheme_str() {
-        Some("http") => Ok(endpoint),
+        Some("http") => Ok(endpoint
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(ANSWER_TIMEOUT)
+            .http2_keep_alive_interval(KEEPALIVE)
+            .keep_alive_timeout(KEEPALIVE)
+            .keep_alive_while_idle(true)
+            .tcp_nodelay(true)),
         Some("https") => {
             Err(anyhow!("{master} cannot be reached: there is no TLS in this build, write http://"))
         }
@@ -118,9 +122,7 @@ impl Patience {
         if self.waited.is_zero() {
             say(&format!("the master is away, trying again for {}", ShowDuration(AWAY_MAX)));
         }
-        // Half of the pause is random, so that many who wait do not come back in step.
-        let random = u32::try_from(RandomState::new().build_hasher().finish() % 1_000).unwrap_or(0);
-        let pause = self.pause / 2 + self.pause * random / 2_000;
+        let pause = jitter::from_half(self.pause);
         tokio::time::sleep(pause).await;
         self.waited += pause;
         self.pause = (self.pause * 2).min(PAUSE_MAX);

@@ -38,6 +38,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Graph { what, format } => graph::draw(&global, &what, format).await,
         Command::Executor { what: Executor::List } => cluster::executors(&global).await,
         Command::Cluster { what: Cluster::Status } => cluster::status(&global).await,
+        Command::Cluster { what: Cluster::HandOver } => cluster::hand_over(&global).await,
+        Command::Cluster { what: Cluster::AdoptEtcd } => cluster::adopt_etcd(&global).await,
         Command::Schema => {
             emit(written(&definition::schema(), global.output)?.as_bytes())?;
             Ok(())

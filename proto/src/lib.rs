@@ -20,6 +20,22 @@ pub mod v1 {
     tonic::include_proto!("millrace.scheduler.v1");
 }
 
+/// The part of etcd's API that masters call. It is generated here, from the published interface, and not taken from a
+/// client library: those want a `protoc` to be built, and what is used is ten calls.
+pub mod etcd {
+    #![allow(
+        clippy::allow_attributes,
+        clippy::allow_attributes_without_reason,
+        clippy::large_enum_variant,
+        unreachable_pub,
+        missing_debug_implementations,
+        unused_qualifications,
+        elided_lifetimes_in_paths,
+        reason = "generated code"
+    )]
+    tonic::include_proto!("etcdserverpb");
+}
+
 /// Descriptors of all messages and services, for server reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 

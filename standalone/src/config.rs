@@ -7,7 +7,7 @@ use millrace_common::{
     connection::{Connection, Engine},
     id::ConnectionName,
 };
-use millrace_executor::ExecutorConfig;
+use millrace_executor::{ExecutorConfig, OnStop};
 use millrace_master::MasterConfig;
 use millrace_runtime::config;
 use serde::Deserialize;
@@ -43,7 +43,9 @@ pub(crate) fn load(file: Option<&Path>, data: Option<PathBuf>) -> anyhow::Result
         ("executor.token_file", path(data.join("token"))),
         ("executor.data_dir", path(data.join("executor"))),
     ];
-    let config: StandaloneConfig = config::load(file, "MILLRACE_STANDALONE_", &settings)?;
+    let mut config: StandaloneConfig = config::load(file, "MILLRACE_STANDALONE_", &settings)?;
+    // Who stops the one program means all of it.
+    config.executor.on_stop.get_or_insert(OnStop::End);
     let problems = config.problems();
     ensure!(problems.is_empty(), "the settings are refused: {}", problems.join("; "));
     Ok(config)
@@ -67,6 +69,7 @@ pub(crate) fn for_demo(root: &Path) -> anyhow::Result<StandaloneConfig> {
     let token_file = master.token_file.clone();
     let mut executor =
         ExecutorConfig::new(EXECUTOR.parse()?, vec![MASTER.to_owned()], token_file, state.join("executor"));
+    executor.on_stop = Some(OnStop::End);
     for (name, file) in [("mes", "mes.db"), ("warehouse", "warehouse.db")] {
         executor.connections.insert(name.parse::<ConnectionName>()?, sqlite(root.join(file)));
     }

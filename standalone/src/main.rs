@@ -59,6 +59,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // Before anything else: the supervisor of attempts has one thread.
+    if millrace_executor::is_supervise() {
+        return millrace_executor::supervise_main();
+    }
     let ended = match Arguments::parse().command {
         // First and alone: an attempt's process needs nothing of what follows.
         Command::RunKind => run_kind(),

@@ -5,6 +5,7 @@
 pub mod chain;
 pub mod clock;
 pub mod config;
+pub mod jitter;
 pub mod shutdown;
 pub mod telemetry;
 pub mod token;

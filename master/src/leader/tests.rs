@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use millrace_common::time::{Now, Timestamp, Uptime};
-use millrace_core::{Answer, Limits, Request, Restored};
+use millrace_core::{Answer, Limits, Request, Restored, lease::Lease};
 use millrace_store::{Retention, Store, StoreConfig};
 
 use super::*;
@@ -32,7 +32,51 @@ async fn parts(folder: &tempfile::TempDir, readings: u32) -> (TermParts, Handle)
     let (handle, inbox) = inbox::open();
     let feed = Feed::new();
     let pruner = Pruner::new(Retention::default(), now);
-    (TermParts { scheduler, writer, inbox, feed, clock: Arc::new(clock), pruner }, handle)
+    let authority = Authority::unlimited();
+    (TermParts { scheduler, writer, authority, inbox, feed, clock: Arc::new(clock), pruner }, handle)
+}
+
+/// A clock that is one second later at each reading.
+#[derive(Default)]
+struct Running(AtomicU32);
+
+impl Clock for Running {
+    fn now(&self) -> Now {
+        let seconds = self.0.fetch_add(1, Ordering::Relaxed);
+        Now {
+            wall: Timestamp::from_micros(1_700_000_000_000_000),
+            uptime: Uptime::new(Duration::from_secs(seconds.into())),
+        }
+    }
+}
+
+/// Readings of the clock in one round of a term, of which the last is compared right before the answer.
+const READINGS: u64 = 4;
+
+/// Whatever the moment at which authority ends, nothing is said after it, though it may have been done.
+#[tokio::test]
+async fn nothing_is_answered_after_the_authority_is_over() {
+    let mut answered_at_all = 0;
+    for bound in 1..12 {
+        let folder = tempfile::tempdir().unwrap();
+        let (parts, handle) = parts(&folder, u32::MAX).await;
+        let authority = Authority::leased(Lease::granted(Uptime::default(), Duration::from_secs(bound)));
+        let clock = Arc::new(Running::default());
+        let parts = TermParts { clock, authority: authority.clone(), ..parts };
+        let asked = async {
+            let mut answered = 0;
+            while handle.request(Request::CountWork).await.is_ok() {
+                answered += 1;
+            }
+            answered
+        };
+        let (end, answered) = tokio::join!(run_term(parts, CancellationToken::new()), asked);
+        assert!(matches!(end, TermEnd::AuthorityOver(AuthorityEnd::Expired)), "{end:?}");
+        assert!(authority.over().now_or_never().is_some(), "everybody is told");
+        assert!(answered <= bound / READINGS, "{answered} answers in {bound} readings");
+        answered_at_all += answered;
+    }
+    assert!(answered_at_all > 0, "it answers while it has authority");
 }
 
 #[tokio::test]

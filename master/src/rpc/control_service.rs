@@ -1,5 +1,6 @@
-//! What people's tools call: writes go to the leader, reads to the store.
+//! What people's tools call: writes go to the leader, in this process or in another one, reads to the store.
 
+mod cluster;
 mod follow;
 mod read;
 mod view;
@@ -18,12 +19,18 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Code, Request, Response, Status};
 
 use super::status;
-use crate::{definitions::Definitions, feed::Feed, leader::Handle, output::OutputStore};
+use crate::{
+    definitions::Definitions,
+    election::Adoption,
+    feed::Feed,
+    output::OutputStore,
+    standby::{self, Standby},
+};
 
 /// The service.
 #[derive(Debug, Clone)]
 pub(crate) struct Control {
-    pub(crate) leader: Handle,
+    pub(crate) standby: Standby,
     pub(crate) store: Store,
     pub(crate) feed: Feed,
     pub(crate) output: Arc<OutputStore>,
@@ -33,6 +40,39 @@ pub(crate) struct Control {
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
     pub(crate) holder: String,
+    /// What masters that elect their leader can do beside; absent where this one is alone.
+    pub(crate) elective: Option<Elective>,
+}
+
+/// What is asked of an election.
+#[derive(Debug, Clone)]
+pub(crate) struct Elective {
+    /// Cancelled where the leader is to make way.
+    pub(crate) hand_over: CancellationToken,
+    pub(crate) adoption: Adoption,
+}
+
+/// Passes a call on to the leader, where that is another master.
+macro_rules! pass_on {
+    ($self:ident, $request:ident, $call:ident) => {
+        if let Some(mut relay) = $self.standby.relay($request.metadata())? {
+            let request = relay.request($request.into_inner());
+            let answer = relay.client.$call(request).await;
+            return relay.answered(answer);
+        }
+    };
+}
+
+/// Passes on a call that is answered by a stream.
+macro_rules! stream_from {
+    ($self:ident, $request:ident, $call:ident) => {
+        if let Some(mut relay) = $self.standby.relay($request.metadata())? {
+            let place = $self.place()?;
+            let request = relay.request($request.into_inner());
+            let answer = relay.client.$call(request).await;
+            return relay.streamed(answer, &$self.stop, place);
+        }
+    };
 }
 
 type Reply<T> = Result<Response<T>, Status>;
@@ -41,7 +81,8 @@ type ReplyStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl Control {
     /// Asks the leader; the answer may be a refusal.
     async fn ask(&self, request: Ask) -> Result<Answer, Status> {
-        self.leader.request(request).await.map_err(status::of_leader_gone)
+        let seat = self.standby.roles.seat().ok_or_else(standby::no_leader)?;
+        seat.leader.request(request).await.map_err(status::of_leader_gone)
     }
 
     /// Takes one of the places for streams; refuses where there is none.
@@ -79,6 +120,7 @@ impl ControlService for Control {
         &self,
         request: Request<v1::ApplyWorkflowRequest>,
     ) -> Reply<v1::ApplyWorkflowResponse> {
+        pass_on!(self, request, apply_workflow);
         Ok(Response::new(self.apply(request.into_inner()).await?))
     }
 
@@ -94,6 +136,7 @@ impl ControlService for Control {
     }
 
     async fn start_run(&self, request: Request<v1::StartRunRequest>) -> Reply<v1::StartRunResponse> {
+        pass_on!(self, request, start_run);
         Ok(Response::new(self.start(request.into_inner()).await?))
     }
 
@@ -107,44 +150,56 @@ impl ControlService for Control {
     }
 
     async fn watch_run(&self, request: Request<v1::GetRunRequest>) -> Reply<Self::WatchRunStream> {
+        stream_from!(self, request, watch_run);
         let run = run_id(&request.into_inner().run)?;
         Ok(Response::new(self.watch(run).await?))
     }
 
     async fn cancel_run(&self, request: Request<v1::RunRequest>) -> Reply<v1::RunResponse> {
+        pass_on!(self, request, cancel_run);
         Ok(Response::new(self.move_run(&request.into_inner().run, Ask::CancelRun).await?))
     }
 
     async fn pause_run(&self, request: Request<v1::RunRequest>) -> Reply<v1::RunResponse> {
+        pass_on!(self, request, pause_run);
         Ok(Response::new(self.move_run(&request.into_inner().run, Ask::PauseRun).await?))
     }
 
     async fn resume_run(&self, request: Request<v1::RunRequest>) -> Reply<v1::RunResponse> {
+        pass_on!(self, request, resume_run);
         Ok(Response::new(self.move_run(&request.into_inner().run, Ask::ResumeRun).await?))
     }
 
     async fn retry_run(&self, request: Request<v1::RunRequest>) -> Reply<v1::StartRunResponse> {
+        pass_on!(self, request, retry_run);
         Ok(Response::new(self.retry(&request.into_inner().run).await?))
     }
 
     async fn explain_run(&self, request: Request<v1::ExplainRunRequest>) -> Reply<v1::ExplainRunResponse> {
+        pass_on!(self, request, explain_run);
         Ok(Response::new(self.explain(request.into_inner()).await?))
     }
 
     async fn read_output(&self, request: Request<v1::ReadOutputRequest>) -> Reply<Self::ReadOutputStream> {
+        stream_from!(self, request, read_output);
         let request = request.into_inner();
         let run = run_id(&request.run)?;
         Ok(Response::new(self.stream_output(run, request).await?))
     }
 
-    async fn list_executors(&self, _: Request<v1::ListExecutorsRequest>) -> Reply<v1::ListExecutorsResponse> {
+    async fn list_executors(
+        &self,
+        request: Request<v1::ListExecutorsRequest>,
+    ) -> Reply<v1::ListExecutorsResponse> {
+        pass_on!(self, request, list_executors);
         match self.ask(Ask::ListExecutors).await? {
             Answer::Executors(executors) => Ok(Response::new(view::executors(executors))),
             other => Err(not_answered(&other)),
         }
     }
 
-    async fn get_cluster(&self, _: Request<v1::GetClusterRequest>) -> Reply<v1::GetClusterResponse> {
+    async fn get_cluster(&self, request: Request<v1::GetClusterRequest>) -> Reply<v1::GetClusterResponse> {
+        pass_on!(self, request, get_cluster);
         let work = match self.ask(Ask::CountWork).await? {
             Answer::Work(work) => work,
             other => return Err(not_answered(&other)),
@@ -160,5 +215,14 @@ impl ControlService for Control {
             attempts_live: count(work.attempts),
             ready: count(work.ready),
         }))
+    }
+
+    async fn hand_over(&self, request: Request<v1::HandOverRequest>) -> Reply<v1::HandOverResponse> {
+        pass_on!(self, request, hand_over);
+        Ok(Response::new(self.make_way()?))
+    }
+
+    async fn adopt_etcd(&self, _: Request<v1::AdoptEtcdRequest>) -> Reply<v1::AdoptEtcdResponse> {
+        Ok(Response::new(self.adopt().await?))
     }
 }

@@ -22,6 +22,8 @@ use super::{
 use crate::{
     leader::{Handle, LeaderGone},
     output::{AppendError, OutputStore},
+    role::Seat,
+    standby::{self, Standby},
 };
 
 /// How long an executor may take to say who it is.
@@ -34,8 +36,7 @@ const KEPT_QUEUE_MAX: usize = 64;
 /// The service.
 #[derive(Debug, Clone)]
 pub(crate) struct Executors {
-    pub(crate) term: Term,
-    pub(crate) leader: Handle,
+    pub(crate) standby: Standby,
     pub(crate) output: Arc<OutputStore>,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
@@ -86,20 +87,23 @@ impl ExecutorService for Executors {
     ) -> Result<Response<SessionStream>, Status> {
         let peer = request.remote_addr();
         let mut messages = request.into_inner();
-        let hello = tokio::time::timeout(HELLO_TIME_MAX, self.first_hello(&mut messages));
+        let Some(Seat { term, leader }) = self.standby.roles.seat() else {
+            return Ok(Response::new(session::not_leader(self.standby.leader_address())));
+        };
+        let hello = tokio::time::timeout(HELLO_TIME_MAX, first_hello(term, &mut messages));
         let hello = hello.await.map_err(|_| {
             Status::deadline_exceeded(format!("no Hello within {} s", HELLO_TIME_MAX.as_secs()))
         })??;
         let executor = hello.executor.clone();
         let (sender, listener, stream) = session::open();
-        let session = self.leader.connect(hello, sender).await.map_err(status::of_leader_gone)?;
+        let session = leader.connect(hello, sender).await.map_err(status::of_leader_gone)?;
         tracing::info!(executor_id = %executor, session_id = session.0, peer = %shown(peer), "executor connected");
         let service = self.clone();
         self.tasks.spawn(async move {
-            let end = service.listen(session, messages, listener).await;
+            let end = service.listen(&leader, session, messages, listener).await;
             tracing::info!(executor_id = %executor, session_id = session.0, %end, "executor disconnected");
             // The leader being gone, nobody needs to know.
-            let _ = service.leader.input(Input::ExecutorDisconnected(session)).await;
+            let _ = leader.input(Input::ExecutorDisconnected(session)).await;
         });
         Ok(Response::new(stream))
     }
@@ -108,6 +112,9 @@ impl ExecutorService for Executors {
         &self,
         request: Request<Streaming<v1::OutputChunk>>,
     ) -> Result<Response<Self::ShipOutputStream>, Status> {
+        if self.standby.roles.seat().is_none() {
+            return Err(standby::no_leader());
+        }
         let mut chunks = request.into_inner();
         let (sender, receiver) = mpsc::channel(KEPT_QUEUE_MAX);
         let service = self.clone();
@@ -128,30 +135,10 @@ impl ExecutorService for Executors {
 }
 
 impl Executors {
-    async fn first_hello(&self, messages: &mut Streaming<v1::ExecutorMessage>) -> Result<Hello, Status> {
-        let first = messages.message().await?.and_then(|message| message.body);
-        let Some(Body::Hello(hello)) = first else {
-            return Err(Status::invalid_argument("the first message of a session is Hello"));
-        };
-        if hello.protocol != PROTOCOL {
-            let asked = hello.protocol;
-            return Err(status::not_now(format!(
-                "the executor speaks protocol {asked}, this master speaks {PROTOCOL}: upgrade the older of the two"
-            )));
-        }
-        if hello.term_seen > self.term.0 {
-            let (seen, term) = (hello.term_seen, self.term);
-            return Err(status::not_now(format!(
-                "the executor has obeyed term {seen}, this master leads term {term}: it is of another cluster, or its \
-                 database is older than it was"
-            )));
-        }
-        wire::hello(hello).map_err(|error| status::of_wire(&error))
-    }
-
     /// Passes on what the executor says until its session ends; says why, to the executor too.
     async fn listen(
         &self,
+        leader: &Handle,
         session: SessionId,
         messages: Streaming<v1::ExecutorMessage>,
         listener: Listener,
@@ -163,7 +150,7 @@ impl Executors {
             () = self.stop.cancelled() => SessionEnd::Stopping,
             () = too_slow.cancelled() => SessionEnd::TooSlow,
             () = reader_gone.cancelled() => SessionEnd::ReaderGone,
-            end = receive(&self.leader, session, messages) => end.err().unwrap_or(SessionEnd::Closed),
+            end = receive(leader, session, messages) => end.err().unwrap_or(SessionEnd::Closed),
         };
         let text = end.to_string();
         if let Some(status) = end.status() {
@@ -191,6 +178,27 @@ impl Executors {
             sender.send(Ok(kept)).await.ok()?;
         }
     }
+}
+
+async fn first_hello(term: Term, messages: &mut Streaming<v1::ExecutorMessage>) -> Result<Hello, Status> {
+    let first = messages.message().await?.and_then(|message| message.body);
+    let Some(Body::Hello(hello)) = first else {
+        return Err(Status::invalid_argument("the first message of a session is Hello"));
+    };
+    if hello.protocol != PROTOCOL {
+        let asked = hello.protocol;
+        return Err(status::not_now(format!(
+            "the executor speaks protocol {asked}, this master speaks {PROTOCOL}: upgrade the older of the two"
+        )));
+    }
+    if hello.term_seen > term.0 {
+        let seen = hello.term_seen;
+        return Err(status::not_now(format!(
+            "the executor has obeyed term {seen}, this master leads term {term}: it is of another cluster, or its \
+             database is older than it was"
+        )));
+    }
+    wire::hello(hello).map_err(|error| status::of_wire(&error))
 }
 
 /// Passes on what the executor says until its stream ends.

@@ -53,6 +53,15 @@ pub(crate) fn open() -> (SessionSender, Listener, SessionStream) {
     (SessionSender { queue, too_slow }, listener, stream)
 }
 
+/// Makes the stream of a master that does not lead: it says who does, and ends.
+pub(crate) fn not_leader(address: String) -> SessionStream {
+    let (sender, _, stream) = open();
+    let body = Some(v1::leader_message::Body::NotLeader(v1::NotLeader { address }));
+    // The queue is empty, and takes one message.
+    let _ = sender.queue.try_send(v1::LeaderMessage { term: 0, body });
+    stream
+}
+
 /// Tells an executor why it lost its session.
 pub(crate) fn too_slow() -> Status {
     Status::resource_exhausted("the executor does not read what it is told")
@@ -106,6 +115,15 @@ mod tests {
         drop(listener);
         drop(sender);
         assert_eq!(stream.next().await.unwrap().unwrap().term, 1);
+        assert!(stream.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_master_that_does_not_lead_says_who_does_and_nothing_else() {
+        let mut stream = not_leader("http://10.0.0.1:7070".to_owned());
+        let said = stream.next().await.unwrap().unwrap();
+        let expected = v1::NotLeader { address: "http://10.0.0.1:7070".to_owned() };
+        assert_eq!(said.body, Some(v1::leader_message::Body::NotLeader(expected)));
         assert!(stream.next().await.is_none());
     }
 

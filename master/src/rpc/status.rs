@@ -1,15 +1,20 @@
 //! The only mapping from our errors to gRPC statuses.
 
+use std::time::Duration;
+
 use millrace_core::Refusal;
 use millrace_proto::convert::WireError;
 use millrace_runtime::chain::Chain;
 use millrace_store::query::QueryError;
-use tonic::{Code, Status};
+use tonic::{Code, Status, metadata::MetadataMap};
 
 use crate::{definitions::DefinitionError, leader::LeaderGone};
 
 /// Bytes of a message. It travels in a header, where each byte may become three, and clients take 16 KiB of headers.
 const MESSAGE_BYTES_MAX: usize = 4_000;
+
+/// Says in seconds when a caller may try again.
+pub(crate) const RETRY_AFTER_KEY: &str = "retry-after";
 
 /// Makes a status whose message arrives whatever it repeats of the request.
 pub(super) fn of(code: Code, message: impl Into<String>) -> Status {
@@ -35,8 +40,15 @@ pub(super) fn not_now(message: impl Into<String>) -> Status {
     of(Code::FailedPrecondition, message)
 }
 
+/// Nobody can do it now, and somebody can after about this time.
+pub(crate) fn later(message: impl Into<String>, after: Duration) -> Status {
+    let mut metadata = MetadataMap::new();
+    metadata.insert(RETRY_AFTER_KEY, after.as_secs().max(1).into());
+    Status::with_metadata(Code::Unavailable, message, metadata)
+}
+
 /// The program is about to end; another one will answer.
-pub(super) fn stopping() -> Status {
+pub(crate) fn stopping() -> Status {
     Status::unavailable("this master is stopping")
 }
 

@@ -26,6 +26,46 @@ pub(super) async fn status(global: &Global) -> Result<(), Failure> {
     Ok(())
 }
 
+pub(super) async fn hand_over(global: &Global) -> Result<(), Failure> {
+    let done = client::connect(global).await?.hand_over(v1::HandOverRequest {}).await?.into_inner();
+    print(&HandedOver(done), global.output)?;
+    Ok(())
+}
+
+pub(super) async fn adopt_etcd(global: &Global) -> Result<(), Failure> {
+    let done = client::connect(global).await?.adopt_etcd(v1::AdoptEtcdRequest {}).await?.into_inner();
+    print(&Adopted(done), global.output)?;
+    Ok(())
+}
+
+struct HandedOver(v1::HandOverResponse);
+
+impl Printable for HandedOver {
+    fn value(&self) -> Value {
+        json!({ "from": self.0.from, "term": self.0.term })
+    }
+
+    fn text(&self) -> String {
+        let Self(done) = self;
+        format!("{} makes way; its term was {}\n", done.from, done.term)
+    }
+}
+
+struct Adopted(v1::AdoptEtcdResponse);
+
+impl Printable for Adopted {
+    fn value(&self) -> Value {
+        let Self(done) = self;
+        json!({ "etcd": done.etcd, "generation": done.generation, "changed": done.changed })
+    }
+
+    fn text(&self) -> String {
+        let Self(done) = self;
+        let what = if done.changed { "adopted" } else { "adopted again" };
+        format!("etcd {} {what}; terms begin with generation {}\n", done.etcd, done.generation)
+    }
+}
+
 struct Executors(v1::ListExecutorsResponse);
 
 impl Printable for Executors {

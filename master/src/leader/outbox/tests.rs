@@ -84,6 +84,7 @@ fn arrived(receiver: &mut mpsc::Receiver<v1::LeaderMessage>) -> Vec<String> {
             }
             Body::Kill(kill) => format!("kill {}", kill.attempt.unwrap().index),
             Body::Acks(acks) => format!("ack {}", indexes(acks.attempts)),
+            Body::NotLeader(other) => format!("not the leader, that is {}", other.address),
             Body::Refused(_) => "refused".to_owned(),
         });
     }
