@@ -39,8 +39,9 @@ const POLL_INTERVAL: Duration = Duration::from_secs(5);
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// How long the database may take to show that it works.
 const PROBE_TIME_MAX: Duration = Duration::from_secs(2);
-/// How long to let others try first where a claim failed, at most; half of it is random.
-const STAND_BACK: Duration = Duration::from_secs(45);
+/// How long to let others try first where a claim failed, at most; half of it is random. Long enough for another master to
+/// probe its database and to claim, short enough that the only healthy one leads again within half a minute.
+const STAND_BACK: Duration = Duration::from_secs(8);
 
 /// Takes part in the election.
 pub(crate) struct Candidate {

@@ -26,6 +26,9 @@ use crate::{
     standby::{self, Standby},
 };
 
+/// How long a session lasts without a message: an executor's three heartbeats and the wait for their answers are held to
+/// 15 s when its settings are read.
+const SILENCE_MAX: Duration = Duration::from_secs(15);
 /// How long an executor may take to say who it is.
 const HELLO_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long an executor may take to read why its output is no longer taken.
@@ -51,6 +54,8 @@ enum SessionEnd {
     ReaderGone,
     #[error("the executor does not read what it is told")]
     TooSlow,
+    #[error("the executor is silent")]
+    Silent,
     #[error("this master is stopping")]
     Stopping,
     #[error(transparent)]
@@ -67,6 +72,10 @@ impl SessionEnd {
         match self {
             Self::Closed | Self::ReaderGone => None,
             Self::TooSlow => Some(session::too_slow()),
+            Self::Silent => Some(Status::deadline_exceeded(format!(
+                "no message for {} s: the executor sends no heartbeats",
+                SILENCE_MAX.as_secs()
+            ))),
             Self::Stopping => Some(status::stopping()),
             Self::Wire(error) => Some(status::of_wire(&error)),
             Self::Leader(error) => Some(status::of_leader_gone(error)),
@@ -207,7 +216,10 @@ async fn receive(
     session: SessionId,
     mut messages: Streaming<v1::ExecutorMessage>,
 ) -> Result<(), SessionEnd> {
-    while let Some(message) = messages.message().await? {
+    // A program whose disk hangs still keeps its connection alive, so silence is what tells.
+    while let Some(message) =
+        tokio::time::timeout(SILENCE_MAX, messages.message()).await.map_err(|_| SessionEnd::Silent)??
+    {
         match message.body.ok_or(WireError::Missing("body"))? {
             Body::Hello(_) => {
                 return Err(WireError::Invalid { field: "body", problem: "a second Hello".to_owned() }.into());

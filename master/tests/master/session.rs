@@ -149,6 +149,22 @@ async fn a_session_that_breaks_is_noticed() {
 }
 
 #[tokio::test]
+async fn a_session_that_is_open_and_silent_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let master = Master::start(folder.path()).await;
+    let mut executor = master.executor("e1").await;
+    let status = within("the end of the session", executor.end()).await;
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    assert_eq!(status.message(), "no message for 15 s: the executor sends no heartbeats");
+    let mut control = master.control().await;
+    until("the executor to be gone", async || {
+        let listed = control.list_executors(v1::ListExecutorsRequest {}).await.unwrap().into_inner();
+        (listed.executors[0].state == "disconnected").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_cancelled_run_kills_what_runs() {
     let folder = tempfile::tempdir().unwrap();
     let master = Master::start(folder.path()).await;
