@@ -29,6 +29,7 @@ use std::{
     },
     path::{Path, PathBuf},
     process::ExitCode,
+    rc::Rc,
     time::Duration,
 };
 
@@ -243,7 +244,7 @@ impl Supervision {
         match order {
             Order::Hello { .. } => {}
             Order::Spawn(spawn) => match read_tail(&spawn, tail) {
-                Some((program, input)) => self.spawn(*spawn, &program, input),
+                Some((program, input)) => self.spawn(*spawn, &Rc::new(program), input),
                 None => self.refuse("a program is incomplete"),
             },
             Order::Kill { attempt, grace_ms, by } => {
@@ -270,7 +271,7 @@ impl Supervision {
         }
     }
 
-    fn spawn(&mut self, spawn: protocol::Spawn, program: &millrace_spawn::Program, input: &[u8]) {
+    fn spawn(&mut self, spawn: protocol::Spawn, program: &Rc<millrace_spawn::Program>, input: &[u8]) {
         self.attempts.spawn(spawn, program, input);
         // Others may have ended meanwhile; their slots are waited for.
         self.attempts.reap();

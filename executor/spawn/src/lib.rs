@@ -3,36 +3,35 @@
 //! The standard library can start a process in a group of its own, but it cannot have it die with its parent or begin in a
 //! control group, except by a hook that is unsafe to write as well; and it waits until the program is loaded, which costs a
 //! program with one thread half of its rate. Here the kernel is asked directly, and the caller goes on at once: the child
-//! shares no memory but a few words, in which it notes what failed, and calls nothing that allocates or locks.
+//! runs in the caller's memory on a stack of its own until it has loaded its program. No page tables are copied, so the
+//! caller may be of any size; a child notes what failed where the caller finds it.
 //!
-//! The death signal follows the *thread* that starts the process, so a program with one thread is what may use this; and a
-//! small one, because its page tables are copied for each process.
+//! The death signal follows the *thread* that starts the process, so a program with one thread is what may use this.
 
 #![expect(unsafe_code, reason = "a death signal and a control group cannot be had from the standard library")]
 
 mod child;
+mod clone;
 mod notes;
+mod stack;
 
 use std::{
-    ffi::{CStr, CString, c_char, c_long},
-    io,
+    ffi::{CStr, CString, c_char},
+    fmt, io, mem,
     os::{
         fd::{AsRawFd as _, BorrowedFd},
         unix::process::ExitStatusExt as _,
     },
     process::ExitStatus,
     ptr,
+    rc::Rc,
 };
 
-use self::notes::{Note, Notes};
-
-/// Begin in the control group that is given; see clone3(2).
-const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
-/// Numbers in the arguments of `clone3` up to the control group, and where three of them stand.
-const ARGUMENTS: usize = 11;
-const FLAGS: usize = 0;
-const EXIT_SIGNAL: usize = 4;
-const CGROUP: usize = 10;
+use self::{
+    child::Plan,
+    notes::{Note, Notes},
+    stack::Stacks,
+};
 
 /// What to start: everything that the system is given, nothing is inherited.
 #[derive(Debug)]
@@ -85,21 +84,20 @@ pub struct Child {
 }
 
 /// Starts processes, one after the other.
-#[derive(Debug)]
 pub struct Spawner {
     notes: Notes,
+    stacks: Stacks,
     own: i32,
 }
 
-impl Spawner {
-    /// Takes the memory that children note failures in.
-    ///
-    /// # Errors
-    /// Where the system gives no memory.
-    pub fn new() -> io::Result<Self> {
-        Ok(Self { notes: Notes::new()?, own: i32::try_from(std::process::id()).unwrap_or(0) })
+impl Default for Spawner {
+    fn default() -> Self {
+        let own = i32::try_from(std::process::id()).unwrap_or(0);
+        Self { notes: Notes::new(), stacks: Stacks::default(), own }
     }
+}
 
+impl Spawner {
     /// Starts a process as leader of a new process group, which dies by SIGKILL with the calling thread. It begins in the
     /// control group whose folder is given, so that no process of it can ever be outside. Whether its program was loaded is
     /// known when it has ended: see [`failure`](Self::failure).
@@ -108,35 +106,35 @@ impl Spawner {
     /// Where the system makes no process.
     pub fn spawn(
         &mut self,
-        program: &Program,
+        program: &Rc<Program>,
         streams: Streams<'_>,
         cgroup: Option<BorrowedFd<'_>>,
     ) -> Result<Child, Failure> {
-        let (argv, env) = (pointers(&program.argv), pointers(&program.env));
-        let plan = child::Plan {
-            path: program.path.as_ptr(),
-            argv: argv.as_ptr(),
-            env: env.as_ptr(),
-            cwd: program.cwd.as_ptr(),
+        let (note, note_at) = self.notes.next();
+        let plan = Plan {
+            argv: pointers(&program.argv),
+            env: pointers(&program.env),
+            program: Rc::clone(program),
             input: streams.input.as_raw_fd(),
             output: streams.output.as_raw_fd(),
             parent: self.own,
-            notes: &self.notes,
-            note: self.notes.next(),
+            note: note_at,
         };
-        // SAFETY: the child gets a copy of this memory, as it is now, and runs `child::run` alone, which calls only what may
-        // be called between a fork and an exec, and never returns. All that the plan points to is part of the copy.
-        let pid = unsafe { clone(cgroup) };
-        match i32::try_from(pid) {
-            Ok(0) => child::run(&plan),
-            Ok(pid) if pid > 0 => {
-                // The child does the same: whoever comes first, a signal to the group finds it from here on.
-                // SAFETY: a system call with two numbers; it fails where the child has loaded its program by now.
-                unsafe { libc::setpgid(pid, pid) };
-                Ok(Child { pid, note: self.notes.take() })
-            }
-            _ => Err(Failure { step: Step::Create, source: io::Error::last_os_error() }),
-        }
+        let failed = |source| Failure { step: Step::Create, source };
+        let stack = self.stacks.free().map_err(failed)?;
+        let plan = stack.occupy(plan);
+        // SAFETY: the stack, and with it the plan, are kept until the kernel says that the child has left them; the notes
+        // are kept as long.
+        let made = unsafe { clone::make(stack, plan, cgroup) };
+        let pid = made.map_err(|source| {
+            stack.vacate();
+            failed(source)
+        })?;
+        // The child does the same: whoever comes first, a signal to the group finds it from here on.
+        // SAFETY: a system call with two numbers; it fails where the child has loaded its program by now.
+        unsafe { libc::setpgid(pid, pid) };
+        self.notes.take();
+        Ok(Child { pid, note })
     }
 
     /// Says why a child that has ended never loaded its program; `None` where it did.
@@ -145,24 +143,19 @@ impl Spawner {
     }
 }
 
-/// Makes a process; returns its number, zero in the new process, or a negative number.
-///
-/// # Safety
-/// In the new process only what is allowed between a fork and an exec may be called, and nothing may return from here.
-unsafe fn clone(cgroup: Option<BorrowedFd<'_>>) -> c_long {
-    let signal = u64::from(libc::SIGCHLD.unsigned_abs());
-    let Some(cgroup) = cgroup else {
-        // The older call, which container runtimes know that refuse the newer one. Every stack argument is zero: the child
-        // goes on with a copy of this one.
-        // SAFETY: as the caller promises.
-        return unsafe { libc::syscall(libc::SYS_clone, signal, 0_u64, 0_u64, 0_u64, 0_u64) };
-    };
-    let mut arguments = [0_u64; ARGUMENTS];
-    arguments[FLAGS] = CLONE_INTO_CGROUP;
-    arguments[EXIT_SIGNAL] = signal;
-    arguments[CGROUP] = u64::from(cgroup.as_raw_fd().unsigned_abs());
-    // SAFETY: as the caller promises; the arguments live on this stack during the call.
-    unsafe { libc::syscall(libc::SYS_clone3, arguments.as_ptr(), size_of_val(&arguments)) }
+impl Drop for Spawner {
+    fn drop(&mut self) {
+        if self.stacks.are_busy() {
+            self.stacks.leak();
+            mem::forget(mem::replace(&mut self.notes, Notes::new()));
+        }
+    }
+}
+
+impl fmt::Debug for Spawner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Spawner").finish_non_exhaustive()
+    }
 }
 
 /// Returns the addresses of texts, ended by a null.

@@ -6,20 +6,20 @@ fn text(text: &str) -> CString {
     CString::new(text).unwrap()
 }
 
-fn program(argv: &[&str], cwd: &Path) -> Program {
-    Program {
+fn program(argv: &[&str], cwd: &Path) -> Rc<Program> {
+    Rc::new(Program {
         path: text(argv[0]),
         argv: argv.iter().map(|argument| text(argument)).collect(),
         env: vec![text("ONLY=this")],
         cwd: text(cwd.to_str().unwrap()),
-    }
+    })
 }
 
 /// Starts a program and returns its exit status and what it wrote.
 fn run(argv: &[&str], cwd: &Path) -> Result<(ExitStatus, String), Failure> {
     let (input, output) = (File::open("/dev/null").unwrap(), tempfile::tempfile().unwrap());
     let streams = Streams { input: input.as_fd(), output: output.as_fd() };
-    let mut spawner = Spawner::new().unwrap();
+    let mut spawner = Spawner::default();
     let child = spawner.spawn(&program(argv, cwd), streams, None)?;
     let status = wait_for(child.pid);
     if let Some(failure) = spawner.failure(child) {
@@ -78,7 +78,7 @@ fn what_fails_says_at_which_step_and_leaves_nothing() {
 
 #[test]
 fn a_note_is_used_again_and_holds_nothing_of_the_child_before() {
-    let mut spawner = Spawner::new().unwrap();
+    let mut spawner = Spawner::default();
     let null = File::options().read(true).write(true).open("/dev/null").unwrap();
     let streams = Streams { input: null.as_fd(), output: null.as_fd() };
     for _ in 0..3 {
@@ -97,7 +97,7 @@ fn a_process_dies_with_the_thread_that_started_it() {
         let null = File::options().read(true).write(true).open("/dev/null").unwrap();
         let streams = Streams { input: null.as_fd(), output: null.as_fd() };
         let sleep = program(&["/bin/sleep", "1000"], Path::new("/"));
-        let pid = Spawner::new().unwrap().spawn(&sleep, streams, None).unwrap().pid;
+        let pid = Spawner::default().spawn(&sleep, streams, None).unwrap().pid;
         // Its program runs once it has asked for the signal; a thread that ends before that is not its concern.
         let comm = format!("/proc/{pid}/comm");
         let has_begun = (0..10_000_000).any(|_| {
@@ -110,4 +110,24 @@ fn a_process_dies_with_the_thread_that_started_it() {
     .join()
     .unwrap();
     assert_eq!(wait_for(pid).signal(), Some(libc::SIGKILL));
+}
+
+#[test]
+fn each_of_many_that_are_started_at_once_gets_its_own_plan() {
+    let mut spawner = Spawner::default();
+    let null = File::options().read(true).write(true).open("/dev/null").unwrap();
+    let streams = Streams { input: null.as_fd(), output: null.as_fd() };
+    let mut start = |number: usize| {
+        let exit = format!("exit {}", number % 100);
+        let argv = ["/no/such/program", "/bin/sh"].map(|path| [path, "-c", &exit]);
+        let child = spawner.spawn(&program(&argv[number % 2], Path::new("/")), streams, None).unwrap();
+        (number, child)
+    };
+    let children: Vec<_> = (0..400).map(&mut start).collect();
+    for (number, child) in children {
+        let code = wait_for(child.pid).code();
+        let failure = spawner.failure(child);
+        assert_eq!(failure.is_some(), number % 2 == 0);
+        assert_eq!(code, Some(if number % 2 == 0 { 127 } else { i32::try_from(number % 100).unwrap() }));
+    }
 }

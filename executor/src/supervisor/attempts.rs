@@ -13,6 +13,7 @@ use std::{
     },
     path::PathBuf,
     process::ExitStatus,
+    rc::Rc,
     time::Duration,
 };
 
@@ -78,7 +79,7 @@ impl Attempts {
         Ok(Self {
             work: data_dir.join("work"),
             null: File::open("/dev/null")?,
-            spawner: Spawner::new()?,
+            spawner: Spawner::default(),
             containment: Containment::open(data_dir),
             live: BTreeMap::new(),
             by_pid: HashMap::new(),
@@ -143,7 +144,7 @@ impl Attempts {
     }
 
     /// Starts the process of an attempt.
-    pub(super) fn spawn(&mut self, spawn: Spawn, program: &Program, input: &[u8]) {
+    pub(super) fn spawn(&mut self, spawn: Spawn, program: &Rc<Program>, input: &[u8]) {
         let attempt = spawn.attempt;
         if self.live.contains_key(&attempt) || self.ended.contains_key(&attempt) {
             // Whatever the other side believes, the same attempt is not started twice.
@@ -160,7 +161,12 @@ impl Attempts {
         }
     }
 
-    fn start(&mut self, spawn: &Spawn, program: &Program, input: &[u8]) -> Result<(Child, File), Failure> {
+    fn start(
+        &mut self,
+        spawn: &Spawn,
+        program: &Rc<Program>,
+        input: &[u8],
+    ) -> Result<(Child, File), Failure> {
         let prepared = |source| Failure { step: SpawnStep::Create, source };
         let path = self.work.join(format!("{}.log", spawn.workspace));
         // Each attempt opens its log anew: a process may change the flags of what it inherits.
