@@ -21,7 +21,7 @@ use millrace_proto::{
     MESSAGE_BYTES_MAX, PROTOCOL,
     v1::{self, executor_message::Body, executor_service_client::ExecutorServiceClient},
 };
-use millrace_runtime::{Chain, SystemClock, jitter};
+use millrace_runtime::{Chain, SystemClock, jitter, timer};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming, transport::Channel};
@@ -177,7 +177,7 @@ impl Session {
             State::Open { messages, sender, welcome_until } => {
                 let due = self.outbox.due();
                 let room = async {
-                    tokio::time::sleep(due.unwrap_or_default().since(now)).await;
+                    timer::sleep(due.unwrap_or_default().since(now)).await;
                     // The permit is taken again when the message is made; a closed channel shows in the messages.
                     if sender.reserve().await.is_err() {
                         std::future::pending::<()>().await;

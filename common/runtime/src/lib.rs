@@ -8,6 +8,7 @@ pub mod config;
 pub mod jitter;
 pub mod shutdown;
 pub mod telemetry;
+pub mod timer;
 pub mod token;
 
 pub use chain::Chain;
