@@ -65,15 +65,15 @@ async fn all_rows_arrive_in_sqlite_and_a_second_attempt_changes_nothing() {
 
 #[tokio::test]
 async fn all_rows_arrive_in_mariadb_and_a_second_attempt_changes_nothing() {
-    let (server, target) = databases::mariadb().await;
+    let (server, target) = databases::mariadb();
     assert_eq!(target.port, Some(server.port()));
     ingest_twice(Some(target)).await;
 }
 
 #[tokio::test]
 async fn all_rows_arrive_in_postgresql_and_a_second_attempt_changes_nothing() {
-    let (server, target) = databases::postgres().await;
-    assert_eq!(target.port, Some(server.port()));
+    let (server, target) = databases::postgres();
+    assert_eq!(target.port, Some(server.socket_port()));
     ingest_twice(Some(target)).await;
 }
 

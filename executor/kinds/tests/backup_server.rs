@@ -6,8 +6,6 @@
     reason = "a test fails by panicking"
 )]
 
-mod common_servers;
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -17,13 +15,13 @@ use std::{
     process::{Child, Command, Output, Stdio},
 };
 
-use common_servers::{Server, find, free_port, mariadb_or_skip, skip, wait_until};
 use millrace_common::secret::Secret;
 use millrace_kinds::{
     Context, Report,
     backup::{self, BackupError},
     run::ResolvedConnection,
 };
+use millrace_servers::{MariaDb, Place, Port, mariadb, programs::find, skipped, wait_until};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
@@ -55,15 +53,32 @@ CREATE TABLE old (id INT) ENGINE=MyISAM;
 INSERT INTO old SELECT seq FROM seq_1_to_100;
 "#;
 
+/// A password with all that needs care: in option files, in SQL, in shells.
+const PASSWORD: &str = "pa\"ss\\wo#rd'; $x";
+
 /// A server with the two databases, and a folder for backups.
 struct Fixture {
-    server: Server,
+    server: MariaDb,
     root: TempDir,
+}
+
+/// Starts a server, or records that the test of this thread cannot run here.
+fn started() -> Option<MariaDb> {
+    let missing = mariadb::missing()
+        .or_else(|| find("mariadb-dump").is_none().then(|| "mariadb-dump is not installed".to_owned()));
+    if let Some(reason) = missing {
+        skipped(&reason);
+        return None;
+    }
+    let server = MariaDb::start_at(&Place::here(), PASSWORD, &["--log-bin=mb"]);
+    // Backups of everything have what a test makes, and nothing else.
+    server.sql("DROP DATABASE millrace");
+    Some(server)
 }
 
 impl Fixture {
     fn start() -> Option<Self> {
-        let server = mariadb_or_skip()?;
+        let server = started()?;
         server.sql(SOURCE);
         Some(Self { server, root: tempfile::tempdir().unwrap() })
     }
@@ -76,9 +91,9 @@ impl Fixture {
         ResolvedConnection {
             engine: "mysql".into(),
             host: "127.0.0.1".into(),
-            port: Some(self.server.port),
-            user: self.server.user.clone(),
-            password: Secret::new(self.server.password.clone()),
+            port: Some(self.server.port()),
+            user: mariadb::USER.to_owned(),
+            password: Secret::new(PASSWORD.to_owned()),
             database: "mes".into(),
             path: None,
         }
@@ -103,7 +118,7 @@ impl Fixture {
         let result = backup::run(serde_json::from_value(with).unwrap(), &ctx).await;
         assert_eq!(names(work.path()), Vec::<String>::new(), "the private folder is not empty");
         if let Err(error) = &result {
-            assert!(!chain(error).contains(&self.server.password), "{}", chain(error));
+            assert!(!chain(error).contains(PASSWORD), "{}", chain(error));
         }
         result
     }
@@ -182,7 +197,7 @@ fn files_of(report: &Report) -> Vec<PathBuf> {
 }
 
 /// Everything in the two databases: rows one by one, sums, and definitions.
-fn contents(server: &Server) -> String {
+fn contents(server: &MariaDb) -> String {
     let tables = "mes.lot, mes.log, wms.bin, wms.old";
     let rows = "SELECT id, HEX(name), HEX(raw), price, made, HEX(note), doc, HEX(flags), part, weight FROM mes.lot ORDER BY id;
         SELECT * FROM mes.log ORDER BY id; SELECT * FROM wms.bin ORDER BY id; SELECT * FROM wms.old ORDER BY id;
@@ -202,7 +217,7 @@ fn is_alive(pid: &str) -> bool {
 #[tokio::test]
 async fn what_is_restored_equals_its_source() {
     let Some(fixture) = Fixture::start() else { return };
-    let Some(other) = mariadb_or_skip() else { return };
+    let Some(other) = started() else { return };
     let source = contents(&fixture.server);
     assert!(
         source.lines().count() > 5_000 && source.contains("lot_logged") && source.contains("count_lots"),
@@ -304,7 +319,7 @@ async fn what_a_server_refuses_is_said_in_its_own_words() {
         "{error}"
     );
     assert!(error.len() < 300 && !error.contains("wr0ng"), "{error}");
-    let down = ResolvedConnection { port: Some(free_port()), ..fixture.connection() };
+    let down = ResolvedConnection { port: Some(Port::take().number()), ..fixture.connection() };
     let error = chain(&fixture.run_as(down, Value::Null, json!({})).await.unwrap_err());
     assert!(error.contains("cannot connect to 127.0.0.1:") && error.contains("refused"), "{error}");
     let error = chain(&fixture.run(json!({ "databases": ["mes", "nope"] })).await.unwrap_err());
@@ -426,7 +441,7 @@ impl SmallDisk {
         match mounted {
             Ok(output) if output.status.success() => Some(Self(folder.to_owned())),
             _ => {
-                skip("only root can mount a small disk");
+                skipped("only root can mount a small disk");
                 None
             }
         }
@@ -514,24 +529,23 @@ fn the_password_is_nowhere_to_be_seen() {
     let seen = visible();
     assert!(contains(&seen[pid.trim()], "--defaults-extra-file="), "the client is not seen");
     assert!(seen.contains_key(&kind.id().to_string()), "the kind is not seen");
-    let password = &fixture.server.password;
     let showing: BTreeSet<&String> =
-        seen.iter().filter(|(_, bytes)| contains(bytes, password)).map(|(pid, _)| pid).collect();
+        seen.iter().filter(|(_, bytes)| contains(bytes, PASSWORD)).map(|(pid, _)| pid).collect();
     fs::write(fixture.path("gate"), "").unwrap();
     // While the real client runs it is seen as often as it can be.
     let mut kind = kind;
     while kind.try_wait().unwrap().is_none() {
-        assert!(visible().values().all(|bytes| !contains(bytes, password)), "a process shows the password");
+        assert!(visible().values().all(|bytes| !contains(bytes, PASSWORD)), "a process shows the password");
     }
     let output = ended(kind);
     let log = [output.stdout, output.stderr].concat();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&log));
     assert!(showing.is_empty(), "processes that show the password: {showing:?}");
-    assert!(!contains(&log, password) && contains(&log, "it is ***"), "{}", String::from_utf8_lossy(&log));
-    assert!(!contains(&fs::read(fixture.path("values")).unwrap(), password));
+    assert!(!contains(&log, PASSWORD) && contains(&log, "it is ***"), "{}", String::from_utf8_lossy(&log));
+    assert!(!contains(&fs::read(fixture.path("values")).unwrap(), PASSWORD));
     assert_eq!(names(&fixture.path("work")), Vec::<String>::new());
     for name in fixture.files("mes").iter().filter(|name| name.ends_with(".json")) {
-        assert!(!contains(&fs::read(fixture.path("backups/mes").join(name)).unwrap(), password));
+        assert!(!contains(&fs::read(fixture.path("backups/mes").join(name)).unwrap(), PASSWORD));
     }
 }
 

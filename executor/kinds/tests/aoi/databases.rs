@@ -1,122 +1,42 @@
 //! Databases that rolls are written to: a SQLite file, a MariaDB and a PostgreSQL server of their own.
 
-use std::{
-    fs,
-    net::TcpListener,
-    os::unix::{fs::chown, process::CommandExt as _},
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
-};
+use std::fs;
 
 use millrace_kinds::run::ResolvedConnection;
+use millrace_servers::{MariaDb, Place, Port, Postgres};
 use serde_json::json;
 use sqlx::{
     Connection as _, MySqlConnection, PgConnection, SqliteConnection, mysql::MySqlConnectOptions,
     postgres::PgConnectOptions, sqlite::SqliteConnectOptions,
 };
-use tempfile::TempDir;
 
 use super::{
     plant::connection,
     rows::{Rows, number, text},
 };
 
-/// How long a server may take to start on a busy machine.
-const START: Duration = Duration::from_secs(90);
 const PASSWORD: &str = "hunter2-of-the-test";
 
-/// A server process with its folder.
-pub(crate) struct Server {
-    process: Child,
-    port: u16,
-    _folder: TempDir,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // The process may have ended already; then there is nothing to end.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// Starts a MariaDB server with an empty database `aoi`.
-pub(crate) async fn mariadb() -> (Server, ResolvedConnection) {
-    let folder = TempDir::new().unwrap();
-    let at = |name: &str| folder.path().join(name).display().to_string();
-    let user = is_root().then_some("--user=root");
-    let installed = Command::new(program("mariadb-install-db"))
-        .args(["--no-defaults", "--skip-test-db", "--auth-root-authentication-method=normal"])
-        .args(user)
-        .arg(format!("--datadir={}", at("data")))
-        .stdout(Stdio::null())
-        .status()
-        .expect("mariadb-install-db is installed");
-    assert!(installed.success(), "mariadb-install-db failed");
-    let setup = format!(
+/// Starts a MariaDB server with an empty database `aoi`, whose account may do nothing beside it.
+pub(crate) fn mariadb() -> (MariaDb, ResolvedConnection) {
+    let server = MariaDb::start_at(&Place::here(), "", &["--character-set-server=latin1"]);
+    server.sql(&format!(
         "CREATE DATABASE aoi; CREATE USER aoi@'%' IDENTIFIED BY '{PASSWORD}'; GRANT ALL ON aoi.* TO aoi@'%';"
-    );
-    fs::write(at("setup.sql"), setup.replace("; ", ";\n")).unwrap();
-    let port = free_port();
-    let process = Command::new(program("mariadbd"))
-        .arg("--no-defaults")
-        .args(user)
-        .args([format!("--datadir={}", at("data")), format!("--socket={}", at("socket"))])
-        .args([format!("--pid-file={}", at("pid")), format!("--log-error={}", at("error.log"))])
-        .args([format!("--init-file={}", at("setup.sql")), format!("--port={port}")])
-        .args(["--bind-address=127.0.0.1", "--skip-name-resolve", "--character-set-server=latin1"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("mariadbd is installed");
-    let to = account("mysql", port);
-    let log = folder.path().join("error.log");
-    let server = Server { process, port, _folder: folder };
-    until(&log, async || MySqlConnection::connect_with(&mysql_options(&to)).await.is_ok()).await;
+    ));
+    let to = account("mysql", server.port());
     (server, to)
 }
 
-/// Starts a PostgreSQL server with an empty database `aoi`.
-pub(crate) async fn postgres() -> (Server, ResolvedConnection) {
-    let folder = TempDir::new().unwrap();
-    let data = folder.path().join("data");
-    fs::write(folder.path().join("password"), PASSWORD).unwrap();
-    own(folder.path());
-    own(&folder.path().join("password"));
-    let installed = as_owner(&mut Command::new(program("initdb")))
-        .args(["--username=aoi", "--auth=scram-sha-256", "--encoding=UTF8", "--no-locale", "--no-sync"])
-        .arg(format!("--pwfile={}", folder.path().join("password").display()))
-        .arg(format!("--pgdata={}", data.display()))
-        .current_dir(folder.path())
-        .stdout(Stdio::null())
-        .status()
-        .expect("initdb is installed");
-    assert!(installed.success(), "initdb failed");
-    let port = free_port();
-    let log = folder.path().join("error.log");
-    let process = as_owner(&mut Command::new(program("postgres")))
-        .arg(format!("-D{}", data.display()))
-        .args([format!("-p{port}"), format!("-k{}", folder.path().display()), "-h127.0.0.1".to_owned()])
-        .current_dir(folder.path())
-        .stdout(Stdio::null())
-        .stderr(fs::File::create(&log).unwrap())
-        .spawn()
-        .expect("postgres is installed");
-    let mut to = account("postgres", port);
-    to.database = "postgres".to_owned();
-    let server = Server { process, port, _folder: folder };
-    until(&log, async || PgConnection::connect_with(&postgres_options(&to)).await.is_ok()).await;
-    let mut connection = PgConnection::connect_with(&postgres_options(&to)).await.unwrap();
-    sqlx::raw_sql("CREATE DATABASE aoi").execute(&mut connection).await.unwrap();
-    to.database = "aoi".to_owned();
+/// Starts a PostgreSQL server with an empty database `aoi`, whose account needs its password.
+pub(crate) fn postgres() -> (Postgres, ResolvedConnection) {
+    let mut server = Postgres::prepare(&Place::here(), Some(Port::take()), &[]);
+    let access = "local all admin trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
+    fs::write(server.folder().join("data/pg_hba.conf"), access).unwrap();
+    server.resume();
+    server.sql(&format!("CREATE ROLE aoi LOGIN PASSWORD '{PASSWORD}'"));
+    server.sql("CREATE DATABASE aoi OWNER aoi");
+    let to = account("postgres", server.socket_port());
     (server, to)
-}
-
-impl Server {
-    pub(crate) fn port(&self) -> u16 {
-        self.port
-    }
 }
 
 fn account(engine: &str, port: u16) -> ResolvedConnection {
@@ -124,49 +44,6 @@ fn account(engine: &str, port: u16) -> ResolvedConnection {
     connection(&json!({
         "engine": engine, "host": "127.0.0.1", "port": port, "user": "aoi", "password": password, "database": "aoi",
     }))
-}
-
-async fn until(log: &Path, is_ready: impl AsyncFn() -> bool) {
-    let deadline = Instant::now() + START;
-    while !is_ready().await {
-        let errors = fs::read_to_string(log).unwrap_or_default();
-        assert!(Instant::now() < deadline, "no answer in {START:?}:\n{errors}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-fn is_root() -> bool {
-    nix::unistd::Uid::effective().is_root()
-}
-
-/// PostgreSQL refuses to run as root; then it runs as an account that has nothing.
-fn owner() -> Option<(u32, u32)> {
-    let account =
-        ["postgres", "nobody"].iter().find_map(|name| nix::unistd::User::from_name(name).ok().flatten());
-    is_root().then(|| account.map(|user| (user.uid.as_raw(), user.gid.as_raw()))).flatten()
-}
-
-fn as_owner(command: &mut Command) -> &mut Command {
-    match owner() {
-        Some((uid, gid)) => command.uid(uid).gid(gid),
-        None => command,
-    }
-}
-
-fn own(path: &Path) {
-    if let Some((uid, gid)) = owner() {
-        chown(path, Some(uid), Some(gid)).unwrap();
-    }
-}
-
-fn program(name: &str) -> PathBuf {
-    let places = ["/usr/sbin", "/usr/bin", "/usr/local/bin", "/usr/lib/postgresql/15/bin"];
-    let found = places.iter().map(|place| Path::new(place).join(name)).find(|path| path.exists());
-    found.unwrap_or_else(|| PathBuf::from(name))
 }
 
 fn mysql_options(to: &ResolvedConnection) -> MySqlConnectOptions {

@@ -45,7 +45,7 @@ fn names() -> Value {
 }
 
 async fn server_with_rows() -> Server {
-    let server = Server::start().await;
+    let server = Server::start();
     server.sql(&format!("CREATE TABLE src ({COLUMNS}); CREATE TABLE dst LIKE src; {ROWS}")).await;
     server
 }
@@ -82,7 +82,7 @@ async fn star_takes_all_columns_and_bits_are_truth_values_or_numbers() {
 
 #[tokio::test]
 async fn write_modes_decide_about_rows_that_are_there() {
-    let server = Server::start().await;
+    let server = Server::start();
     server
         .sql(
             "CREATE TABLE src (id INT PRIMARY KEY, a VARCHAR(9), b INT); \
@@ -167,7 +167,7 @@ async fn rows_of_a_server_arrive_in_a_file_and_come_back() {
 
 #[tokio::test]
 async fn loosely_typed_rows_of_a_file_arrive_on_a_server() {
-    let server = Server::start().await;
+    let server = Server::start();
     server
         .sql("CREATE TABLE dst (id INT PRIMARY KEY, n DECIMAL(10,3), t VARCHAR(20), d DATETIME(3), f BIT(1), b BLOB)")
         .await;

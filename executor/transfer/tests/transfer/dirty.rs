@@ -10,7 +10,7 @@ use crate::{
 
 /// 40 rows, of which every fourth is too long for the target.
 async fn server() -> Server {
-    let server = Server::start().await;
+    let server = Server::start();
     server
         .sql(
             "CREATE TABLE src (id INT PRIMARY KEY, name VARCHAR(50)); \
@@ -75,7 +75,7 @@ async fn error_limits_fail_the_transfer_with_its_numbers() {
 
 #[tokio::test]
 async fn values_that_do_not_convert_are_dirty_and_the_others_of_the_batch_arrive() {
-    let server = Server::start().await;
+    let server = Server::start();
     server.sql("CREATE TABLE dst (d DATE, n INT)").await;
     let stream = |value: &str| {
         let columns = json!([{"value": value, "type": "string"}, {"value": "5", "type": "string"}]);

@@ -150,7 +150,7 @@ async fn files_are_read_with_types_constants_and_dirty_lines() {
 
 #[tokio::test]
 async fn table_survives_a_compressed_file_in_another_encoding() {
-    let server = Server::start().await;
+    let server = Server::start();
     server
         .sql(
             "CREATE TABLE src (id INT PRIMARY KEY, t VARCHAR(60), n DECIMAL(20,6), d DATETIME); CREATE TABLE dst LIKE src; \

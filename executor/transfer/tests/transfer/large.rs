@@ -18,7 +18,7 @@ fn peak_kib() -> u64 {
 
 #[tokio::test]
 async fn fifty_thousand_rows_pass_through_little_memory() {
-    let server = Server::start().await;
+    let server = Server::start();
     server
         .sql(
             "CREATE TABLE src (id INT PRIMARY KEY, name VARCHAR(40), fill VARCHAR(3000)); CREATE TABLE dst LIKE src; \

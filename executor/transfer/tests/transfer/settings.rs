@@ -17,7 +17,7 @@ fn cause(error: &TransferError) -> &PluginError {
 
 #[tokio::test]
 async fn statements_run_before_and_after_with_the_name_of_the_table() {
-    let server = Server::start().await;
+    let server = Server::start();
     server
         .sql(
             "CREATE TABLE src (id INT, who VARCHAR(20)); CREATE TABLE dst (id INT, who VARCHAR(20)); \
@@ -43,7 +43,7 @@ async fn statements_run_before_and_after_with_the_name_of_the_table() {
 
 #[tokio::test]
 async fn several_tables_go_into_one_or_each_into_its_own() {
-    let server = Server::start().await;
+    let server = Server::start();
     let mut setup = String::from("CREATE TABLE one (id INT);");
     for table in 0..3 {
         setup.push_str(&format!(
@@ -69,7 +69,7 @@ async fn several_tables_go_into_one_or_each_into_its_own() {
 
 #[tokio::test]
 async fn first_address_that_answers_is_used() {
-    let server = Server::start().await;
+    let server = Server::start();
     server.sql("CREATE TABLE src (id INT); INSERT INTO src VALUES (1),(2)").await;
     let urls = json!(["jdbc:mysql://127.0.0.1:1/a", format!("{}&serverTimezone=UTC", server.url())]);
     let connection = json!([{"jdbcUrl": urls, "querySql": ["select id from src where id > 1;"]}]);
@@ -82,7 +82,7 @@ async fn first_address_that_answers_is_used() {
 
 #[tokio::test]
 async fn what_cannot_work_is_told_before_anything_changes() {
-    let server = Server::start().await;
+    let server = Server::start();
     server.sql("CREATE TABLE src (id INT, a INT); CREATE TABLE dst (id INT, a INT); INSERT INTO dst VALUES (1,1); INSERT INTO src VALUES (1,1)").await;
     let both = json!(["id", "a"]);
     let delete = json!({"preSql": ["delete from @table"]});
