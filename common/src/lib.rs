@@ -21,6 +21,7 @@ pub mod graph;
 pub mod interval;
 pub mod kind;
 pub mod schedule;
+pub mod settings;
 pub mod template;
 pub mod workflow;
 

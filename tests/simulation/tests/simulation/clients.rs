@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use millrace_checker::{Answer as Heard, Event as Recorded};
 use millrace_common::{definition, id::RunId, state::RunState};
-use millrace_core::{Answer, EndedRun, Refusal, Request, StartRun};
+use millrace_core::{Answer, CloseExecutor, Closed, EndedRun, Refusal, Request, SetSetting, StartRun};
 
 use crate::{
     network::{Host, ProcessId},
@@ -19,6 +19,22 @@ const PATIENCE: u64 = 10 * SECOND;
 const PROBE_PATIENCE: u64 = 3 * SECOND;
 /// A client that has its answer may ask once more with the same key.
 const ASKED_MAX: u32 = 50;
+
+/// Who closes and opens executors.
+const PERSON: &str = "a person";
+/// One in so many seeds has somebody who drains executors: from numbers of its own, so that the others are as they were.
+const DRAINS_ONE_IN: u64 = 5;
+/// One in so many seeds has somebody who changes live settings, from numbers of its own as well.
+const SETS_ONE_IN: u64 = 7;
+/// What is set then, one after the other.
+const SETTINGS: [(&str, &str); 6] = [
+    ("pools.shared", "1"),
+    ("executors.x0.slots", "1"),
+    ("executors.x1.slots", "0"),
+    ("schedules_paused", "true"),
+    ("losses_max", "3"),
+    ("runs_per_workflow_max", "130"),
+];
 
 /// What a client wants.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +58,12 @@ pub(crate) enum Wish {
     Explain(RunId),
     Executors,
     Count,
+    /// Places nothing more on the executor of a machine.
+    Drain(usize),
+    Undrain(usize),
+    /// Sets a live setting, one of [`SETTINGS`], or unsets it.
+    Set(usize),
+    Unset(usize),
     /// Something with a run that is there when the time comes.
     Meddle,
 }
@@ -64,6 +86,54 @@ impl World {
             let wish = wish(&self.plan, &mut self.random);
             let wait = self.random.between(SECOND, self.plan.fault_time);
             self.call(wait, wish);
+        }
+        self.call_drains();
+        self.call_settings();
+    }
+
+    /// Has executors drained and, mostly, opened again.
+    fn call_drains(&mut self) {
+        if !self.plan.seed.is_multiple_of(DRAINS_ONE_IN) {
+            return;
+        }
+        let mut random = Random::new(self.plan.seed ^ 0x6472_6169_6E73);
+        for machine in 0..self.executors.len() {
+            let wait = random.between(SECOND, self.plan.fault_time);
+            self.call(wait, Wish::Drain(machine));
+            if random.happens(70) {
+                self.call(wait + random.between(SECOND, 60 * SECOND), Wish::Undrain(machine));
+            }
+        }
+    }
+
+    /// Has live settings changed, and taken back.
+    fn call_settings(&mut self) {
+        if !self.plan.seed.is_multiple_of(SETS_ONE_IN) {
+            return;
+        }
+        let mut random = Random::new(self.plan.seed ^ 0x7365_7474_6C65);
+        for setting in 0..SETTINGS.len() {
+            let wait = random.between(SECOND, self.plan.fault_time);
+            self.call(wait, Wish::Set(setting));
+            self.call(wait + random.between(SECOND, 60 * SECOND), Wish::Unset(setting));
+        }
+    }
+
+    /// What is paused or made smaller waits for a person: here is one.
+    pub(crate) fn unset_settings(&mut self) {
+        for (at, (name, _)) in SETTINGS.iter().enumerate() {
+            if self.database.memory.settings.contains_key(*name) {
+                self.call(0, Wish::Unset(at));
+            }
+        }
+    }
+
+    /// A closed executor waits for a person: here is one.
+    pub(crate) fn open_closed_executors(&mut self) {
+        for machine in 0..self.executors.len() {
+            if self.database.memory.standings.contains_key(&Self::executor_name(machine)) {
+                self.call(0, Wish::Undrain(machine));
+            }
         }
     }
 
@@ -156,6 +226,17 @@ impl World {
             Wish::Retry(run) => Request::RetryRun(Box::new(self.ended_run(run)?)),
             Wish::Explain(run) => Request::ExplainRun { run, task: None },
             Wish::Executors => Request::ListExecutors,
+            Wish::Drain(machine) => Request::CloseExecutor(CloseExecutor {
+                executor: Self::executor_name(machine),
+                closed: Closed::Drained,
+                reason: "".into(),
+                by: PERSON.into(),
+            }),
+            Wish::Undrain(machine) => {
+                Request::OpenExecutor { executor: Self::executor_name(machine), by: PERSON.into() }
+            }
+            Wish::Set(at) => set(SETTINGS[at].0, Some(SETTINGS[at].1)),
+            Wish::Unset(at) => set(SETTINGS[at].0, None),
             Wish::Count | Wish::Meddle => Request::CountWork,
         })
     }
@@ -236,6 +317,10 @@ impl World {
             self.call(0, Wish::Resume(run));
         }
     }
+}
+
+fn set(name: &str, text: Option<&str>) -> Request {
+    Request::SetSetting(SetSetting { name: name.into(), text: text.map(Into::into), by: PERSON.into() })
 }
 
 fn wish(plan: &Plan, random: &mut Random) -> Wish {

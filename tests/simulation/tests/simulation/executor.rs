@@ -473,7 +473,9 @@ impl World {
                 let held = held.iter().map(|held| (held.attempt, held.state)).collect();
                 self.send_to_leader(connection, ToLeader::Heartbeat { number, held });
             }
-            Action::Discard(_) => {}
+            // Nobody looks at histories here: the checker sees what happens.
+            Action::Discard(_) | Action::TellHistory(_) => {}
+            Action::SetAside(reason) => panic!("no disk here is put back to what it was: {reason}"),
             Action::CloseSession => self.close_session(machine, None),
         }
     }
@@ -492,6 +494,9 @@ impl World {
             is_clean: greeting.is_clean,
             is_space_low: greeting.is_space_low,
             version: "model".into(),
+            // Nobody takes another's name here.
+            process: None,
+            spool_facts: greeting.spool_facts,
             held: greeting.held.into_iter().map(|held| wire::held(held, wall)).collect(),
         }
     }

@@ -386,6 +386,8 @@ impl World {
     /// Looks after what is left, from time to time.
     pub(crate) fn tend(&mut self) {
         self.resume_paused_runs();
+        self.open_closed_executors();
+        self.unset_settings();
         if !self.is_lively() {
             self.boot_where_asked_for();
         }

@@ -40,10 +40,19 @@ pub(crate) fn fact_of(change: &Change) -> Fact {
                     CoreProof::Reported
                     | CoreProof::Refused
                     | CoreProof::Rebooted
-                    | CoreProof::CleanSlate => Proof::Seen,
+                    | CoreProof::CleanSlate
+                    | CoreProof::Operator => Proof::Seen,
                 },
             },
         },
+        Change::SettingChanged(changed) => Fact::SettingChanged {
+            name: changed.name.to_string(),
+            value: changed.now.as_ref().and_then(|row| Some(row.value.as_ref()?.text.to_string())),
+        },
+        Change::ExecutorClosed { executor, .. } => Fact::ExecutorClosed { executor: executor.clone() },
+        Change::ExecutorOpened { executor, .. } | Change::ExecutorForgotten { executor, .. } => {
+            Fact::ExecutorOpened { executor: executor.clone() }
+        }
     }
 }
 
@@ -62,7 +71,12 @@ pub(crate) fn label(change: &Change) -> Option<String> {
         Change::AttemptEnded { from, end, .. } => {
             Some(format!("attempt {from} -> {} by {:?}", end.state, end.proof))
         }
-        Change::WorkflowApplied { .. }
+        Change::SettingChanged(changed) if changed.refusal.is_some() => Some("setting refused".to_owned()),
+        Change::SettingChanged(_) => Some("setting changed".to_owned()),
+        Change::ExecutorClosed { standing, .. } => Some(format!("executor {}", standing.closed)),
+        Change::ExecutorOpened { .. } => Some("executor opened".to_owned()),
+        Change::ExecutorForgotten { .. }
+        | Change::WorkflowApplied { .. }
         | Change::CursorMoved { .. }
         | Change::AttemptAssigned { .. }
         | Change::AttemptMoved { .. } => None,

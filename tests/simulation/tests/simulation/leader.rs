@@ -179,6 +179,7 @@ impl World {
         }
         let planted = self.planted.and_then(Planted::mutation);
         let (time, is_unprobed) = (self.time, self.leaves_idle_unprobed());
+        let mut overfilled = Vec::new();
         let Some(leader) = self.leader(id) else { return };
         match leader.scheduler.take_batch() {
             None if leader.is_handing_over => {
@@ -191,6 +192,7 @@ impl World {
             }
             None => self.sleep(id),
             Some(batch) => {
+                overfilled = check::overfilled(&leader.scheduler, batch.changes());
                 let early: Vec<Effect> =
                     batch.effects().iter().filter(|effect| is_early(planted, effect)).cloned().collect();
                 leader.tries = 0;
@@ -200,7 +202,7 @@ impl World {
                 self.begin_transaction(id, Some(batch));
             }
         }
-        self.check_state(id);
+        self.check_state(id, overfilled);
     }
 
     /// A batch without changes needs no transaction. A leader without a batch for long makes one without changes, to see
@@ -218,12 +220,12 @@ impl World {
         self.call_database(id, About::Transaction, call);
     }
 
-    fn check_state(&mut self, id: ProcessId) {
+    fn check_state(&mut self, id: ProcessId, overfilled: Vec<check::Violation>) {
         let Some(leader) = self.leader(id) else { return };
         let (term, scheduler) = (leader.term, &leader.scheduler);
         let mut found = check::violations(scheduler);
         found.extend(check::orphans(scheduler));
-        found.extend(check::over_limit(scheduler));
+        found.extend(overfilled);
         if let Some(first) = found.first().cloned() {
             self.fail(format!("in term {term}: {first}"));
         }
@@ -382,7 +384,7 @@ impl World {
         match effect {
             Effect::Send(session, message) => {
                 let Some(connection) = leader.sessions.get(&session).copied() else { return };
-                let is_last = matches!(message, Message::Refused(_));
+                let is_last = matches!(message, Message::Refused(_) | Message::SpoolOld(_));
                 self.send_to_executor(connection, ToExecutor::Message(term, message));
                 if is_last && let Some(leader) = self.leader(id) {
                     leader.sessions.remove(&session);
@@ -392,6 +394,7 @@ impl World {
                 let Some(caller) = leader.callers.remove(&request) else { return };
                 self.answer(caller, answer);
             }
+            Effect::Alarm(alarm) => self.trace(|| format!("alarm: {alarm:?}")),
         }
     }
 
@@ -416,7 +419,7 @@ impl World {
                 Input::ExecutorConnected(session, hello)
             }
             (ToLeader::Heartbeat { number, held }, Some(session)) => {
-                Input::HeartbeatReceived { session, number, held, is_space_low: false }
+                Input::HeartbeatReceived { session, number, held, is_space_low: false, spool_facts: 0 }
             }
             (ToLeader::Report(attempt, report), Some(session)) => {
                 Input::AttemptReported { session, attempt, report }

@@ -264,7 +264,8 @@ impl World {
                 reason: format!("exit code {code}"),
                 is_permanent: outcome == Some(Outcome::FailsForGood),
             },
-            (Exit::Killed, _) => {
+            // The simulation sees every end.
+            (Exit::Killed | Exit::Unseen, _) => {
                 Ending::Ended { exit_code: None, by: process.and_then(|process| process.ended_by) }
             }
         };

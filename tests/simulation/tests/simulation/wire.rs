@@ -32,6 +32,7 @@ pub(crate) fn from_leader(message: core::Message) -> ledger::FromLeader {
             ledger::FromLeader::Kill { attempt, grace, reason: reason.to_string() }
         }
         core::Message::Ack(attempt) => ledger::FromLeader::Acks(vec![attempt]),
+        core::Message::SpoolOld(reason) => ledger::FromLeader::SpoolOld(reason.to_string()),
         core::Message::Refused(_) => unreachable!("ends the session before it is read"),
     }
 }
@@ -85,6 +86,7 @@ const fn reason_of(rejection: ledger::Rejection) -> core::RejectReason {
     match rejection {
         ledger::Rejection::SpaceLow => core::RejectReason::SpaceLow,
         ledger::Rejection::Draining => core::RejectReason::Draining,
+        ledger::Rejection::CannotStart => core::RejectReason::CannotStart,
     }
 }
 
@@ -97,6 +99,7 @@ fn end(end: ledger::End) -> core::AttemptEnd {
         values: None,
         is_skipped: end.is_skipped,
         is_permanent: end.is_permanent,
+        is_planned: end.is_planned,
         reject_reason: end.rejection.map_or(core::RejectReason::Other, reason_of),
         started_at: end.started_at,
         ended_at: end.ended_at,

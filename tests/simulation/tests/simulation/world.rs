@@ -155,6 +155,7 @@ impl World {
             answers_within: ANSWERED_WITHIN,
             ends_within: SETTLE_MAX,
             waived: plan.leases_lie.then_some(Waiver::LeasesLie).into_iter().collect(),
+            is_sparse: false,
         };
         Self {
             random,

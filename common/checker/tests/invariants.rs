@@ -469,3 +469,142 @@ fn a_history_can_be_written_and_read_again() {
     }
     assert!(checker.violations().is_empty());
 }
+
+/// What rows and ledgers keep: not every transaction, and of a process only that it is gone.
+fn sparse() -> Told {
+    let mut told = Told::running();
+    told.rules.is_sparse = true;
+    told
+}
+
+#[test]
+fn a_sparse_history_may_leave_transactions_out_and_no_more() {
+    let mut told = sparse();
+    told.seq += 5;
+    told.exited(Exit::Unseen);
+    told.ended(AttemptState::Succeeded, Some(0), Proof::Seen);
+    told.holds();
+    told.seq -= 3;
+    told.created(2, None);
+    told.breaks("I2");
+}
+
+#[test]
+fn i7_is_asked_of_logical_times_without_their_runs() {
+    let at = |minute: i64| Timestamp::from_micros(minute * 60_000_000);
+    let cursor = |minute| Fact::CursorMoved { workflow: workflow(), cursor: at(minute), skipped: None };
+    let fired = |minute| Fact::Fired { workflow: workflow(), at: at(minute) };
+    let mut told = Told::new();
+    told.fact(cursor(0));
+    told.fact(cursor(2));
+    told.fact(fired(1));
+    told.breaks("I7");
+    told.fact(fired(2));
+    told.holds();
+    told.fact(fired(2));
+    told.breaks("I7");
+}
+
+#[test]
+fn i9_an_executor_that_records_two_ends_is_found() {
+    let recorded =
+        |state, exit_code| Event::EndRecorded { executor: executor(), attempt: attempt(1), state, exit_code };
+    let mut told = sparse();
+    told.then(recorded(AttemptState::Failed, Some(3)));
+    told.then(recorded(AttemptState::Failed, Some(3)));
+    told.holds();
+    told.then(recorded(AttemptState::Succeeded, Some(0)));
+    told.breaks("I9");
+}
+
+#[test]
+fn i10_an_outcome_that_its_executor_has_not_recorded_is_found() {
+    for (state, exit_code, is_faithful) in [
+        (AttemptState::Failed, Some(3), true),
+        (AttemptState::Failed, Some(4), false),
+        (AttemptState::Succeeded, Some(0), false),
+        (AttemptState::Lost, None, true),
+    ] {
+        let mut told = sparse();
+        told.then(Event::EndRecorded {
+            executor: executor(),
+            attempt: attempt(1),
+            state: AttemptState::Failed,
+            exit_code: Some(3),
+        });
+        told.exited(Exit::Unseen);
+        told.ended(state, exit_code, Proof::Seen);
+        if is_faithful { told.holds() } else { told.breaks("I10") }
+    }
+}
+
+#[test]
+fn i10_a_process_that_was_ended_from_outside_has_failed_without_a_code() {
+    let mut told = Told::running();
+    told.exited(Exit::Killed);
+    told.ended(AttemptState::Failed, None, Proof::Seen);
+    told.holds();
+}
+
+fn set(name: &str, value: Option<&str>) -> Fact {
+    Fact::SettingChanged { name: name.to_owned(), value: value.map(ToOwned::to_owned) }
+}
+
+#[test]
+fn i15_what_a_live_setting_made_smaller_keeps_what_it_has_and_gets_nothing() {
+    for (name, size) in [("pools.shared", "0"), ("executors.x0.slots", "0")] {
+        let mut told = Told::assigned();
+        told.fact(set(name, Some(size)));
+        told.holds();
+        told.ended(AttemptState::Rejected, None, Proof::Seen);
+        told.again();
+        told.assign(2);
+        told.breaks("I15");
+        let mut told = Told::assigned();
+        told.fact(set(name, Some(size)));
+        told.ended(AttemptState::Rejected, None, Proof::Seen);
+        told.again();
+        told.fact(set(name, None));
+        told.assign(2);
+        told.holds();
+    }
+}
+
+#[test]
+fn a_schedule_that_fires_while_all_are_paused_is_found() {
+    let mut told = Told::new();
+    told.fact(Fact::CursorMoved { workflow: workflow(), cursor: Timestamp::from_micros(0), skipped: None });
+    told.fact(set("schedules_paused", Some("true")));
+    let at = Timestamp::from_micros(60_000_000);
+    told.fact(Fact::CursorMoved { workflow: workflow(), cursor: at, skipped: None });
+    told.fact(Fact::RunCreated {
+        run: run(1),
+        workflow: workflow(),
+        version: 1,
+        fired_for: Some(at),
+        key: None,
+    });
+    told.breaks("paused");
+}
+
+#[test]
+fn a_live_setting_that_may_not_be_is_found() {
+    let mut told = Told::new();
+    told.fact(set("pools.shared", Some("many")));
+    told.breaks("setting");
+}
+
+#[test]
+fn an_executor_that_is_closed_and_is_given_something_is_found() {
+    let mut told = Told::new();
+    told.created(1, Some("key"));
+    told.fact(Fact::RunMoved { run: run(1), from: RunState::Queued, to: RunState::Running });
+    told.task(0, TaskState::Waiting, TaskState::Ready);
+    told.fact(Fact::ExecutorClosed { executor: executor() });
+    let mut opened = Told { rules: told.rules.clone(), events: told.events.clone(), seq: told.seq };
+    told.assign(1);
+    told.breaks("closed");
+    opened.fact(Fact::ExecutorOpened { executor: executor() });
+    opened.assign(1);
+    opened.holds();
+}

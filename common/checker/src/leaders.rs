@@ -30,9 +30,8 @@ impl Checker {
         let Leading { term: last, seq: before, .. } = self.leading;
         self.ensure(term == last, "I2", || format!("term {term} writes after the claim of term {last}"));
         if term == last {
-            self.ensure(seq == before + 1, "I2", || {
-                format!("transaction {seq} of term {term} follows {before}")
-            });
+            let is_next = seq.checked_sub(1) == Some(before) || (self.rules.is_sparse && seq >= before);
+            self.ensure(is_next, "I2", || format!("transaction {seq} of term {term} follows {before}"));
             self.leading.seq = seq;
         }
     }

@@ -6,7 +6,9 @@ use std::{
 };
 
 use millrace_common::{
-    id::{AttemptId, ExecutorName, InstanceId, PoolName, RunId, SpoolId, WorkflowName},
+    id::{AttemptId, ExecutorName, PoolName, RunId, SpoolId, WorkflowName},
+    settings::Setting,
+    state::AttemptState,
     term::Term,
 };
 
@@ -28,6 +30,9 @@ pub struct Rules {
     pub ends_within: u64,
     /// What is not complained about.
     pub waived: BTreeSet<Waiver>,
+    /// Whether the history holds only what rows and ledgers keep of it: not every transaction leaves a row, and of runs
+    /// it is not known how many were active at each moment.
+    pub is_sparse: bool,
 }
 
 impl Default for Rules {
@@ -37,6 +42,7 @@ impl Default for Rules {
             answers_within: 30_000_000,
             ends_within: 4 * 3_600_000_000,
             waived: BTreeSet::new(),
+            is_sparse: false,
         }
     }
 }
@@ -56,7 +62,7 @@ pub enum Waiver {
 pub struct Violation {
     /// When it was noticed, in microseconds of the history's clock.
     pub at: u64,
-    /// Its number in `ARCHITECTURE.md`; `history` where the history contradicts itself.
+    /// Its number in `ARCHITECTURE.md`; `closed` where an executor was given what a person keeps from it, `paused` and `setting` where a live setting does not count, `history` where the history contradicts itself.
     pub rule: &'static str,
     /// What is wrong, with ids.
     pub what: String,
@@ -83,8 +89,14 @@ pub struct Checker {
     /// The spool and the slots of each executor.
     pub(crate) offers: BTreeMap<ExecutorName, (SpoolId, u32)>,
     pub(crate) processes: BTreeMap<AttemptId, Process>,
+    /// How attempts ended by their executors' own records.
+    pub(crate) recorded: BTreeMap<AttemptId, (AttemptState, Option<i32>)>,
     pub(crate) obeyed: BTreeMap<SpoolId, Term>,
     pub(crate) gone: BTreeSet<ExecutorName>,
+    /// Executors that are closed to starts.
+    pub(crate) closed: BTreeSet<ExecutorName>,
+    /// Live settings in force, by name.
+    pub(crate) settings: BTreeMap<String, Setting>,
     /// What clients were told, by workflow and key.
     pub(crate) acknowledged: BTreeMap<(WorkflowName, String), RunId>,
     pub(crate) pending: BTreeMap<u64, u64>,
@@ -121,6 +133,9 @@ impl Checker {
             Event::Obeyed { executor, spool, term } => self.on_obeyed(executor, *spool, *term),
             Event::Spawned { attempt } => self.on_spawned(*attempt),
             Event::Exited { attempt, exit } => self.on_exited(*attempt, *exit),
+            Event::EndRecorded { executor, attempt, state, exit_code } => {
+                self.on_end_recorded(executor, *attempt, *state, *exit_code);
+            }
             Event::Frozen { executor } => self.on_frozen(executor),
             Event::Asked { request } => {
                 self.pending.insert(*request, at);
@@ -179,10 +194,11 @@ impl Checker {
         self.rules.waived.contains(&waiver)
     }
 
-    /// Returns an attempt of `instance` of which something is alive, one after a freeze aside.
-    pub(crate) fn living(&self, instance: InstanceId) -> Option<AttemptId> {
+    /// Returns another attempt of the same task instance of which something is alive, one after a freeze aside.
+    pub(crate) fn living_beside(&self, attempt: AttemptId) -> Option<AttemptId> {
+        let instance = attempt.instance;
         let processes = self.processes.range(instance.attempt(0)..=instance.attempt(u32::MAX));
-        processes.filter(|(_, process)| process.counts()).map(|(id, _)| *id).next()
+        processes.filter(|(id, process)| **id != attempt && process.counts()).map(|(id, _)| *id).next()
     }
 }
 

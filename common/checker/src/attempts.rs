@@ -2,6 +2,7 @@
 
 use millrace_common::{
     id::{AttemptId, ExecutorName, SpoolId},
+    settings::Setting,
     state::{AttemptState, RunState, TaskState},
     term::Term,
 };
@@ -42,6 +43,10 @@ impl Checker {
         let is_alone = earlier.iter().all(|(_, attempt)| attempt.end.is_some());
         self.ensure(is_alone, "I3", || format!("{id} is assigned while an earlier attempt is live"));
         self.ensure(is_next, "I3", || format!("{id} leaves a gap"));
+        let is_open = !self.closed.contains(executor);
+        self.ensure(is_open, "closed", || {
+            format!("{id} is assigned to {executor}, which is closed to starts")
+        });
         self.check_alone(id, "is assigned");
         let may_start = self.runs.get(&id.instance.run).is_some_and(|run| {
             run.state == RunState::Running
@@ -51,12 +56,12 @@ impl Checker {
         self.ensure(may_start, "I11", || format!("{id} is assigned and its task is not ready"));
         self.attempts.insert(id, Attempt { executor: executor.clone(), spool, end: None });
         self.live.entry(executor.clone()).or_default().insert(id);
-        self.check_limits(executor);
+        self.check_limits(id, executor);
     }
 
     /// Nothing of an earlier attempt of the task instance may be alive.
     fn check_alone(&mut self, id: AttemptId, what: &str) {
-        let Some(other) = self.living(id.instance) else { return };
+        let Some(other) = self.living_beside(id) else { return };
         let by_time = self.attempts.get(&other).and_then(|attempt| attempt.end);
         let by_time = by_time.is_some_and(|end| end.proof == Proof::TimePassed);
         if !(by_time && self.is_waived(Waiver::LeasesLie)) {
@@ -64,14 +69,25 @@ impl Checker {
         }
     }
 
-    fn check_limits(&mut self, executor: &ExecutorName) {
+    /// What was made smaller by a live setting may hold more than it can; what is given something may not.
+    fn check_limits(&mut self, id: AttemptId, executor: &ExecutorName) {
         let used = self.live.get(executor).map_or(0, std::collections::BTreeSet::len);
-        if let Some((_, slots)) = self.offers.get(executor).copied() {
+        if let Some((_, offered)) = self.offers.get(executor).copied() {
+            let most = match self.settings.get(&format!("executors.{executor}.slots")) {
+                Some(Setting::ExecutorSlots(_, most)) => *most,
+                _ => offered,
+            };
+            let slots = offered.min(most);
             self.ensure(used <= slots as usize, "I15", || {
                 format!("{used} attempts on {executor}, which has {slots} slots")
             });
         }
-        for (pool, limit) in self.rules.pools.clone() {
+        let Some(pool) = self.task(id.instance).and_then(|task| task.pool.clone()) else { return };
+        let limit = match self.settings.get(&format!("pools.{pool}")) {
+            Some(Setting::Pool(_, size)) => Some(*size),
+            _ => self.rules.pools.get(&pool).copied(),
+        };
+        if let Some(limit) = limit {
             let share = |id: &AttemptId| {
                 let task = self.task(id.instance)?;
                 (task.pool.as_ref() == Some(&pool)).then_some(task.pool_slots)
@@ -101,6 +117,8 @@ impl Checker {
                 end.exit_code == Some(code) && (code == 0 || end.is_skipped)
             }
             (AttemptState::Failed, Some(Exit::Code(code))) => end.exit_code == Some(code) && code != 0,
+            (AttemptState::Failed, Some(Exit::Killed)) => end.exit_code.is_none(),
+            (AttemptState::Succeeded | AttemptState::Failed, Some(Exit::Unseen)) => true,
             // It could not be started.
             (AttemptState::Failed, None) => end.exit_code.is_none(),
             (AttemptState::Rejected, _) => !self.processes.contains_key(&id),
@@ -112,6 +130,7 @@ impl Checker {
         self.ensure(is_faithful || is_alive, "I10", || {
             format!("{id} is recorded as {} and its process ended with {exit:?}", end.state)
         });
+        self.check_recorded(id, end);
         let executor = match self.attempts.get_mut(&id) {
             Some(attempt) if attempt.end.is_none() => {
                 attempt.end = Some(end);
@@ -122,6 +141,36 @@ impl Checker {
         if let Some(live) = self.live.get_mut(&executor) {
             live.remove(&id);
         }
+    }
+
+    /// What is committed is what the executor has recorded, unless it ended by another proof than its word.
+    fn check_recorded(&mut self, id: AttemptId, end: End) {
+        let is_by_word = !matches!(end.state, AttemptState::Lost | AttemptState::Killed);
+        let Some(recorded) = self.recorded.get(&id).copied().filter(|_| is_by_word) else { return };
+        self.ensure(recorded == (end.state, end.exit_code), "I10", || {
+            let code =
+                |code: Option<i32>| code.map_or_else(String::new, |code| format!(" with exit code {code}"));
+            format!(
+                "{id} is committed as {}{}, its executor has recorded it as {}{}",
+                end.state,
+                code(end.exit_code),
+                recorded.0,
+                code(recorded.1)
+            )
+        });
+    }
+
+    pub(crate) fn on_end_recorded(
+        &mut self,
+        executor: &ExecutorName,
+        id: AttemptId,
+        state: AttemptState,
+        exit_code: Option<i32>,
+    ) {
+        let earlier = self.recorded.insert(id, (state, exit_code));
+        self.ensure(earlier.is_none_or(|earlier| earlier == (state, exit_code)), "I9", || {
+            format!("{executor} records {id} as {state} after it has recorded another end")
+        });
     }
 
     pub(crate) fn on_received(&mut self, executor: &ExecutorName, spool: SpoolId, id: AttemptId) {

@@ -85,6 +85,17 @@ pub enum Event {
         /// How its first process ended.
         exit: Exit,
     },
+    /// An executor has recorded how an attempt ended.
+    EndRecorded {
+        /// Which executor.
+        executor: ExecutorName,
+        /// Which attempt.
+        attempt: AttemptId,
+        /// A final state.
+        state: AttemptState,
+        /// The exit code, where a process ended with one.
+        exit_code: Option<i32>,
+    },
     /// The whole machine of an executor stood still for a while: what it runs cannot end itself meanwhile.
     Frozen {
         /// Which.
@@ -119,6 +130,8 @@ pub enum Exit {
     Code(i32),
     /// It was ended from outside.
     Killed,
+    /// It is gone, and whoever tells so does not tell how it ended.
+    Unseen,
 }
 
 /// What a client was told.
@@ -164,6 +177,13 @@ pub enum Fact {
         cursor: Timestamp,
         /// What was passed over.
         skipped: Option<Skipped>,
+    },
+    /// A schedule fired for a logical time, where nothing else is told of the run.
+    Fired {
+        /// Whose.
+        workflow: WorkflowName,
+        /// For which.
+        at: Timestamp,
     },
     /// A run began to exist.
     RunCreated {
@@ -221,6 +241,23 @@ pub enum Fact {
         attempt: AttemptId,
         /// How.
         end: End,
+    },
+    /// A live setting changed, or a value was refused.
+    SettingChanged {
+        /// Its name.
+        name: String,
+        /// The value that is in force now; absent where there is none.
+        value: Option<String>,
+    },
+    /// An executor was closed to starts.
+    ExecutorClosed {
+        /// Which.
+        executor: ExecutorName,
+    },
+    /// An executor was opened again, or forgotten.
+    ExecutorOpened {
+        /// Which.
+        executor: ExecutorName,
     },
 }
 

@@ -8,6 +8,7 @@ use std::{
 use millrace_common::{
     definition,
     id::{AttemptId, ExecutorName, InstanceId, PoolName, RunId, WorkflowName},
+    settings::{self, Setting},
     state::{RunState, TaskState},
     time::Timestamp,
     workflow::{OnLost, Task, Workflow},
@@ -50,6 +51,11 @@ impl Checker {
             Fact::RunCreated { run, workflow, version, fired_for, key } => {
                 self.on_run_created(*run, workflow, *version);
                 if let Some(at) = fired_for {
+                    let is_paused =
+                        self.settings.get("schedules_paused") == Some(&Setting::SchedulesPaused(true));
+                    self.ensure(!is_paused, "paused", || {
+                        format!("{workflow} is fired for {at} while all schedules are paused")
+                    });
                     self.on_fired(workflow, *at);
                 }
                 if let Some(key) = key {
@@ -59,6 +65,7 @@ impl Checker {
                     });
                 }
             }
+            Fact::Fired { workflow, at } => self.on_fired(workflow, *at),
             Fact::RunMoved { run, from, to } => self.on_run_moved(*run, *from, *to),
             Fact::RunEnding { run } => match self.runs.get_mut(run) {
                 Some(run) if !run.is_ending && !run.state.is_final() => run.is_ending = true,
@@ -70,6 +77,21 @@ impl Checker {
             }
             Fact::AttemptMoved { attempt } => self.on_attempt_moved(*attempt),
             Fact::AttemptEnded { attempt, end } => self.on_attempt_ended(*attempt, *end),
+            Fact::SettingChanged { name, value } => self.on_setting(name, value.as_deref()),
+            Fact::ExecutorClosed { executor } => {
+                self.closed.insert(executor.clone());
+            }
+            Fact::ExecutorOpened { executor } => {
+                self.closed.remove(executor);
+            }
+        }
+    }
+
+    fn on_setting(&mut self, name: &str, value: Option<&str>) {
+        match value.map(|value| settings::read(name, value.as_bytes())) {
+            None => drop(self.settings.remove(name)),
+            Some(Ok(setting)) => drop(self.settings.insert(name.to_owned(), setting)),
+            Some(Err(problem)) => self.fail("setting", format!("what may not be is in force: {problem}")),
         }
     }
 
@@ -125,7 +147,7 @@ impl Checker {
         self.ensure(before == from, "history", || format!("run {id} is {before}, moves from {from}"));
         let is_early = to.is_final() && !has_ended;
         self.ensure(!is_early, "I9", || format!("run {id} is {to} before its last task"));
-        if from == RunState::Queued && to == RunState::Running {
+        if from == RunState::Queued && to == RunState::Running && !self.rules.is_sparse {
             self.check_active_runs(&name);
         }
     }
