@@ -26,6 +26,7 @@ use crate::{
     input::Report,
     placement::{Plan, place},
     scheduler::Scheduler,
+    timers::UptimeTimer,
 };
 
 /// What the leader has of an attempt that an executor speaks about.
@@ -177,31 +178,58 @@ impl Scheduler {
     fn note_refusal(&mut self, session: SessionId, report: &Report) {
         let Report::Ended(end) = report else { return };
         let executor = self.state.sessions.get(&session).and_then(|name| self.state.executors.get_mut(name));
-        match (executor, end.reject_reason) {
-            (Some(executor), RejectReason::SpaceLow) => executor.is_space_low = true,
-            (Some(executor), RejectReason::Draining) => executor.is_draining = true,
-            (None, _) | (_, RejectReason::Other) => {}
+        let Some(executor) = executor else { return };
+        match end.reject_reason {
+            RejectReason::SpaceLow => {
+                // Several starts that are refused at once say no more than one.
+                let is_new = !std::mem::replace(&mut executor.is_space_low, true);
+                let until = is_new.then(|| executor.trial.note_space_refusal(self.now.uptime, &self.limits));
+                if let (Some(until), Some(name)) = (until.flatten(), self.state.sessions.get(&session)) {
+                    self.timers.at_uptime(until, UptimeTimer::SpaceWaitOver(name.clone()));
+                }
+            }
+            RejectReason::Draining => executor.is_draining = true,
+            RejectReason::Other | RejectReason::CannotStart => {}
+        }
+    }
+
+    pub(crate) fn on_space_wait_over(&mut self, name: &ExecutorName) {
+        if let Some(executor) = self.state.executors.get_mut(name) {
+            executor.trial.note_time(self.now.uptime);
         }
     }
 
     /// Applies a report to the live attempt that it is about.
     pub(crate) fn take_report(&mut self, attempt: AttemptId, report: Report) {
-        let Some(from) = self.state.live(attempt.instance).map(|live| live.state) else { return };
+        let Some(live) = self.state.live(attempt.instance) else { return };
+        let (from, executor) = (live.state, live.executor.clone());
         let to = match report {
             Report::Accepted => AttemptState::Accepted,
             Report::Started { .. } => AttemptState::Running,
             Report::Killing => AttemptState::Killing,
-            Report::Ended(end) if end.state.is_final() => return self.end_attempt(attempt, end),
+            Report::Ended(end) if end.state.is_final() => {
+                let told = end.clone();
+                self.end_attempt(attempt, end);
+                return self.judge_start(&executor, &told);
+            }
             Report::Ended(_) => return self.count_refusal("end_in_a_live_state"),
         };
+        if to == AttemptState::Running
+            && let Some(executor) = self.state.executors.get_mut(&executor)
+        {
+            executor.trial.note_process();
+        }
         if from < to {
             self.emit(Change::AttemptMoved { attempt, from, to, at: self.now.wall });
         }
     }
 
     /// Ends a live attempt and moves its instance on.
-    pub(crate) fn end_attempt(&mut self, attempt: AttemptId, end: AttemptEnd) {
+    pub(crate) fn end_attempt(&mut self, attempt: AttemptId, mut end: AttemptEnd) {
         let Some(from) = self.state.live(attempt.instance).map(|live| live.state) else { return };
+        if let Some(reason) = self.quarantine_reason(attempt.instance, &end) {
+            end.reason = reason;
+        }
         self.emit(Change::AttemptEnded { attempt, from, end: end.clone(), at: self.now.wall });
         self.follow_attempt_end(attempt.instance, &end);
     }
@@ -219,6 +247,7 @@ impl Scheduler {
             ended_at: self.now.wall,
             log_bytes: 0,
             reject_reason: RejectReason::Other,
+            is_planned: false,
             proof,
         }
     }

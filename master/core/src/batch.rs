@@ -17,6 +17,8 @@ use crate::{
     explain::{ExecutorSummary, Explanation, WorkCount},
     input::RequestId,
     refusal::Refusal,
+    settings::SettingChanged,
+    standing::{ExecutorDetail, ExecutorStanding},
 };
 
 /// A fact, in the past tense. State changes by applying these and in no other way.
@@ -116,6 +118,33 @@ pub enum Change {
         /// When the leader decided so.
         at: Timestamp,
     },
+    /// A live setting was set, unset or refused.
+    SettingChanged(Box<SettingChanged>),
+    /// An executor was closed to starts.
+    ExecutorClosed {
+        /// Which.
+        executor: ExecutorName,
+        /// How, why, by whom and when.
+        standing: ExecutorStanding,
+    },
+    /// An executor that was closed to starts is open to them again.
+    ExecutorOpened {
+        /// Which.
+        executor: ExecutorName,
+        /// By whom.
+        by: Arc<str>,
+        /// When.
+        at: Timestamp,
+    },
+    /// An executor that is not connected and holds nothing was left out.
+    ExecutorForgotten {
+        /// Which.
+        executor: ExecutorName,
+        /// By whom.
+        by: Arc<str>,
+        /// When.
+        at: Timestamp,
+    },
 }
 
 /// How a run came to be. It never changes afterwards.
@@ -173,6 +202,8 @@ pub struct AttemptEnd {
     pub log_bytes: u64,
     /// Why the executor refused it, where it is `rejected`.
     pub reject_reason: RejectReason,
+    /// Whether it was ended because its executor was told to stop: nobody is at fault.
+    pub is_planned: bool,
     /// How it is known that nothing of it runs.
     pub proof: Proof,
 }
@@ -182,6 +213,29 @@ impl AttemptEnd {
     #[must_use]
     pub const fn counts_as_rejection(&self) -> bool {
         matches!((self.state, self.reject_reason), (AttemptState::Rejected, RejectReason::Other))
+    }
+
+    /// Tells whether it was lost in a way that the task may have caused: not by a planned stop, nor by a person's word, which
+    /// comes with a look at what happened.
+    #[must_use]
+    pub const fn counts_as_loss(&self) -> bool {
+        matches!(self.state, AttemptState::Lost) && !self.is_planned && !matches!(self.proof, Proof::Operator)
+    }
+
+    /// Tells whether it shows that the executor can start processes.
+    pub(crate) const fn shows_process(&self) -> bool {
+        self.started_at.is_some() || matches!(self.state, AttemptState::Succeeded)
+    }
+
+    /// Tells whether it was not started for a reason that the executor brings with it.
+    ///
+    /// A refusal that is permanent is about the attempt, and so is a program that is not there: a workflow with a slip in it
+    /// must not close one executor after the other.
+    pub(crate) const fn shows_failed_start(&self) -> bool {
+        matches!(
+            (self.state, self.reject_reason, self.is_permanent),
+            (AttemptState::Rejected, RejectReason::Other | RejectReason::CannotStart, false)
+        )
     }
 }
 
@@ -195,6 +249,8 @@ pub enum RejectReason {
     SpaceLow,
     /// It takes no more starts.
     Draining,
+    /// It could not start a process; nothing of the attempt ran.
+    CannotStart,
 }
 
 /// How it is known that nothing of an attempt runs: without one, no further attempt may start.
@@ -210,9 +266,21 @@ pub enum Proof {
     CleanSlate,
     /// The time has passed after which the executor ends it by itself.
     OrphanTimePassed,
+    /// A person says so.
+    Operator,
 }
 
 impl Proof {
+    /// Every one of them.
+    pub const ALL: [Self; 6] = [
+        Self::Reported,
+        Self::Refused,
+        Self::Rebooted,
+        Self::CleanSlate,
+        Self::OrphanTimePassed,
+        Self::Operator,
+    ];
+
     /// Returns the number that the store keeps.
     #[must_use]
     pub const fn code(self) -> u8 {
@@ -222,6 +290,7 @@ impl Proof {
             Self::Rebooted => 3,
             Self::CleanSlate => 4,
             Self::OrphanTimePassed => 5,
+            Self::Operator => 6,
         }
     }
 }
@@ -233,6 +302,37 @@ pub enum Effect {
     Send(SessionId, Message),
     /// Answer a client.
     Answer(RequestId, Answer),
+    /// Tell whoever looks after the cluster.
+    Alarm(Alarm),
+}
+
+/// Something that a person has to look into.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Alarm {
+    /// An executor came with something alive whose attempt had ended by a proof: that proof was wrong, and a later attempt of
+    /// the task may have run beside it. It is being ended; what is recorded stays.
+    AliveAfterEnd {
+        /// Which executor.
+        executor: ExecutorName,
+        /// Which attempt.
+        attempt: AttemptId,
+    },
+    /// A spool shows less than it once did: an older copy took its place.
+    SpoolOld {
+        /// Which executor.
+        executor: ExecutorName,
+        /// Its spool.
+        spool: SpoolId,
+        /// What it shows no more.
+        reason: Arc<str>,
+    },
+    /// A second executor wants the name of one that is connected.
+    Rival {
+        /// Which name.
+        executor: ExecutorName,
+        /// The machine of the second, where it is known.
+        machine: Option<Arc<str>>,
+    },
 }
 
 /// What a leader tells an executor.
@@ -242,6 +342,8 @@ pub enum Message {
     Welcome(Vec<(AttemptId, Verdict)>),
     /// It is not registered.
     Refused(Arc<str>),
+    /// It is not registered, because its spool is an older copy of itself: it is to begin a new one.
+    SpoolOld(Arc<str>),
     /// Its account arrived.
     HeartbeatAnswer(u64),
     /// Run this attempt.
@@ -326,6 +428,19 @@ pub enum Answer {
     Explained(Box<Explanation>),
     /// What the executors do.
     Executors(Vec<ExecutorSummary>),
+    /// What one executor does, after what was asked for was done.
+    Executor(Box<ExecutorDetail>),
+    /// The executor is left out.
+    ExecutorForgotten,
+    /// The attempt has ended in this state.
+    AttemptEnded(AttemptState),
+    /// The setting is as it was asked for.
+    SettingTaken {
+        /// Whether it was different before.
+        is_changed: bool,
+    },
+    /// The account of all settings was looked at.
+    SettingsTaken,
     /// What there is to do.
     Work(WorkCount),
     /// Not legal now.

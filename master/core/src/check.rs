@@ -2,7 +2,10 @@
 //!
 //! Run after every step in tests and simulation, and after each restore in production.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use millrace_common::{
     id::{InstanceIndex, PoolName, RunId},
@@ -12,6 +15,7 @@ use millrace_common::{
 };
 
 use crate::{
+    batch::Change,
     scheduler::Scheduler,
     state::{Instance, Run, State},
     timers::{UptimeTimer, WallTimer},
@@ -57,6 +61,30 @@ pub fn over_limit(scheduler: &Scheduler) -> Vec<Violation> {
             .then(|| violation("I15", format!("{used} of {limit} places of pool {pool} are taken")))
     };
     scheduler.limits.pools.iter().filter_map(over).collect()
+}
+
+/// Returns the pools and executors that were given something in `changes`, the whole of a batch that was just taken, and
+/// of which more is taken than there is: what was made smaller keeps what it has and gets nothing new.
+#[must_use]
+pub fn overfilled(scheduler: &Scheduler, changes: &[Change]) -> Vec<Violation> {
+    let state = &scheduler.state;
+    let mut found = BTreeSet::new();
+    for change in changes {
+        let Change::AttemptAssigned { attempt, executor, .. } = change else { continue };
+        if let Some(place) = state.executors.get(executor).filter(|place| place.used() > place.slots) {
+            found.insert(format!(
+                "{} of {} slots of executor {executor} are taken",
+                place.used(),
+                place.slots
+            ));
+        }
+        let pool = state.instance(attempt.instance).and_then(|(_, task, _)| task.pool.as_ref());
+        let limit = pool.and_then(|pool| Some((pool, scheduler.limits.pools.get(pool)?)));
+        if let Some((pool, limit)) = limit.filter(|(pool, limit)| state.pool_used(pool) > **limit) {
+            found.insert(format!("{} of {limit} places of pool {pool} are taken", state.pool_used(pool)));
+        }
+    }
+    found.into_iter().map(|what| violation("I15", what)).collect()
 }
 
 /// Returns what nothing will ever move: no timer, no executor that speaks for it, no upstream, no place in the queue.
@@ -242,6 +270,9 @@ fn check_catalog(state: &State, found: &mut Vec<Violation>) {
 }
 
 fn check_schedules(scheduler: &Scheduler, found: &mut Vec<Violation>) {
+    if scheduler.settings().paused_since().is_some() {
+        return;
+    }
     for (name, entry) in &scheduler.state.catalog {
         let Some((schedule, cursor)) = entry.schedule().zip(entry.cursor) else { continue };
         let is_full = entry.unfinished() + FIRES_MAX > scheduler.limits.runs_per_workflow_max;

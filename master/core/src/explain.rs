@@ -11,6 +11,8 @@ use millrace_common::{
     workflow::TriggerRule,
 };
 
+use crate::standing::{Closed, ExecutorStanding};
+
 /// Why a run and its tasks are where they are.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Explanation {
@@ -20,6 +22,8 @@ pub struct Explanation {
     pub state: RunState,
     /// Why the run as a whole waits; absent where it does not.
     pub reason: Option<Reason>,
+    /// Since when no schedule starts runs; absent where they do. What exists goes on all the same.
+    pub schedules_paused_since: Option<Timestamp>,
     /// Its tasks, in the order of the definition.
     pub tasks: Vec<TaskReason>,
 }
@@ -88,6 +92,29 @@ pub enum Reason {
         /// How many more there are.
         more: usize,
     },
+    /// Every executor that could run it is closed to starts, or something else stands in its way.
+    ExecutorClosed {
+        /// The first of them.
+        executor: ExecutorName,
+        /// How it is closed, why, by whom and since when.
+        standing: ExecutorStanding,
+        /// How many more cannot be given it, for this or another reason.
+        more: usize,
+    },
+    /// Executors that could run it say that they have disk space, and were wrong about that again and again.
+    SpaceUnsteady {
+        /// The first of them.
+        executor: ExecutorName,
+        /// How many more there are.
+        more: usize,
+    },
+    /// Executors that could run it have to show first that they can start anything.
+    OnTrial {
+        /// The first of them.
+        executor: ExecutorName,
+        /// How many more there are.
+        more: usize,
+    },
     /// Every executor that could run it is full.
     SlotsFull {
         /// How many executors could.
@@ -135,6 +162,12 @@ impl Reason {
             Self::NoExecutorWithLabels(_) => "no_executor_with_labels",
             Self::NoExecutorWithKind(_) => "no_executor_with_kind",
             Self::SpaceLow { .. } => "space_low",
+            Self::ExecutorClosed { standing, .. } => match standing.closed {
+                Closed::Drained => "executor_drained",
+                Closed::Cordoned => "executor_cordoned",
+            },
+            Self::SpaceUnsteady { .. } => "space_unsteady",
+            Self::OnTrial { .. } => "executor_on_trial",
             Self::SlotsFull { .. } => "slots_full",
             Self::PoolFull { .. } => "pool_full",
             Self::UnknownPool(_) => "unknown_pool",
@@ -182,6 +215,27 @@ impl fmt::Display for Reason {
             Self::SpaceLow { executor, more } => {
                 write!(f, "executor {executor} and {more} more are short of disk space")
             }
+            Self::ExecutorClosed { executor, standing, more } => {
+                write!(f, "executor {executor} is {standing}")?;
+                match more {
+                    0 => Ok(()),
+                    more => write!(f, "; {more} more that fit take no starts either"),
+                }
+            }
+            Self::SpaceUnsteady { executor, more } => {
+                write!(
+                    f,
+                    "executor {executor}{} had no disk space though it had said so, and is tried again later",
+                    others(*more)
+                )
+            }
+            Self::OnTrial { executor, more } => {
+                write!(
+                    f,
+                    "the first starts on executor {executor}{} have to show that it can start anything",
+                    others(*more)
+                )
+            }
             Self::SlotsFull { executors, slots } => {
                 write!(f, "no slot is free on the executors that fit; executors: {executors}, slots: {slots}")
             }
@@ -193,6 +247,11 @@ impl fmt::Display for Reason {
             Self::Next => f.write_str("it is next"),
         }
     }
+}
+
+/// Names how many more there are beside one.
+fn others(more: usize) -> String {
+    if more == 0 { String::new() } else { format!(" (and {more} more)") }
 }
 
 fn rule_word(rule: TriggerRule) -> &'static str {
@@ -219,6 +278,8 @@ pub struct ExecutorSummary {
     pub name: ExecutorName,
     /// Whether it has a session.
     pub is_connected: bool,
+    /// Why it is closed to starts; absent where it is open.
+    pub standing: Option<ExecutorStanding>,
     /// Whether it gets no starts for want of disk space.
     pub is_space_low: bool,
     /// Attempts that it runs at once.
@@ -244,4 +305,6 @@ pub struct WorkCount {
     pub attempts: usize,
     /// Task instances that wait for a place.
     pub ready: usize,
+    /// Since when no schedule starts runs; absent where they do.
+    pub schedules_paused_since: Option<Timestamp>,
 }

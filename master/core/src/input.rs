@@ -9,7 +9,11 @@ use millrace_common::{
     workflow::Workflow,
 };
 
-use crate::batch::{AttemptEnd, RunCreated};
+use crate::{
+    batch::{AttemptEnd, RunCreated},
+    settings::{SetSetting, SettingsAccount},
+    standing::{CloseExecutor, ConfirmLost},
+};
 
 /// Identifies a client's request within a term; its answer carries the same number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,6 +24,8 @@ pub struct RequestId(pub u64);
 pub enum Input {
     /// A client asks for something; exactly one [`Effect::Answer`](crate::Effect::Answer) follows.
     Requested(RequestId, Request),
+    /// The live settings were read from where they are kept. What is different from before follows.
+    SettingsRead(Box<SettingsAccount>),
     /// An executor registered with this leader and told everything that it holds.
     ExecutorConnected(SessionId, Box<Hello>),
     /// An executor takes no more starts; what it runs goes on.
@@ -36,6 +42,8 @@ pub enum Input {
         held: Vec<(AttemptId, AttemptState)>,
         /// Whether it would refuse starts for want of disk space.
         is_space_low: bool,
+        /// Durable facts that its spool has taken in; 0 where it does not say.
+        spool_facts: u64,
     },
     /// An executor reports about one attempt.
     AttemptReported {
@@ -77,6 +85,30 @@ pub enum Request {
     },
     /// Say what the executors do.
     ListExecutors,
+    /// Say what one executor does, and what was placed on it.
+    ShowExecutor(ExecutorName),
+    /// Place nothing more on an executor; what was placed there goes on.
+    CloseExecutor(CloseExecutor),
+    /// Undo that.
+    OpenExecutor {
+        /// Which.
+        executor: ExecutorName,
+        /// Who asks.
+        by: Arc<str>,
+    },
+    /// Leave out an executor that is not coming back.
+    ForgetExecutor {
+        /// Which.
+        executor: ExecutorName,
+        /// Who asks.
+        by: Arc<str>,
+    },
+    /// Take a person's word that nothing of an attempt runs any more.
+    ConfirmLost(ConfirmLost),
+    /// Set or unset a live setting, where the database keeps them.
+    SetSetting(SetSetting),
+    /// Look at all live settings, where etcd keeps them.
+    TakeSettings(Box<SettingsAccount>),
     /// Say what there is to do, in numbers.
     CountWork,
 }
@@ -130,6 +162,10 @@ pub struct Hello {
     pub is_space_low: bool,
     /// Version of its program.
     pub version: Arc<str>,
+    /// Names this start of its program; absent where it does not say.
+    pub process: Option<Arc<str>>,
+    /// Durable facts that its spool has taken in; 0 where it does not say.
+    pub spool_facts: u64,
     /// Everything in its spool.
     pub held: Vec<Held>,
 }

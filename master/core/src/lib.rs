@@ -22,6 +22,7 @@ mod attempt;
 mod batch;
 pub mod check;
 mod explain;
+mod greeting;
 mod ids;
 mod input;
 pub mod lease;
@@ -34,7 +35,9 @@ mod refusal;
 mod restore;
 mod run;
 mod scheduler;
+mod settings;
 mod snapshot;
+mod standing;
 mod state;
 mod task;
 mod timers;
@@ -45,8 +48,8 @@ mod workflow;
 pub mod testing;
 
 pub use batch::{
-    Answer, AttemptEnd, Batch, Change, Effect, Message, Proof, RejectReason, RunCreated, Start, Trigger,
-    Verdict,
+    Alarm, Answer, AttemptEnd, Batch, Change, Effect, Message, Proof, RejectReason, RunCreated, Start,
+    Trigger, Verdict,
 };
 pub use explain::{ExecutorSummary, Explanation, Reason, TaskReason, WorkCount};
 pub use input::{EndedRun, Held, Hello, Input, Report, Request, RequestId, StartRun};
@@ -54,4 +57,9 @@ pub use limits::Limits;
 pub use refusal::Refusal;
 pub use restore::{RestoreError, Restored};
 pub use scheduler::Scheduler;
-pub use snapshot::{LiveRow, RunRow, Snapshot, TaskRow, UnreadableRow, WorkflowRow};
+pub use settings::{
+    GivenSetting, RefusedValue, SetSetting, SettingChanged, SettingRow, SettingValue, Settings,
+    SettingsAccount,
+};
+pub use snapshot::{LiveRow, RunRow, Snapshot, StandingRow, TaskRow, UnreadableRow, WorkflowRow};
+pub use standing::{CloseExecutor, Closed, ConfirmLost, ExecutorDetail, ExecutorStanding, PlacedAttempt};

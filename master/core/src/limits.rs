@@ -10,13 +10,23 @@ const CLOCK_RATE_ERROR_PERCENT_MAX: u32 = 50;
 /// The longest delay after a rejection. With the default bounds a task outlasts an executor that stops for ten minutes.
 const REJECTION_DELAY_MAX: Duration = Duration::from_secs(60);
 
+/// The longest time for which an executor's word about space does not count: a row a day for each hour harms nobody.
+const SPACE_WAIT_MAX: Duration = Duration::from_secs(3_600);
+
 /// Bounds that an operator may set; the defaults fit one machine.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Unfinished runs of one workflow; above [`FIRES_MAX`](millrace_common::schedule::FIRES_MAX), so that a schedule fits.
     pub runs_per_workflow_max: usize,
-    /// Attempts of one task instance that may be lost before it fails: a task that kills its executors must end.
+    /// Attempts of one task instance that are lost with their executors before it is quarantined, which is that it fails and
+    /// says so: a task that takes its executors down must end. Three, so that two outages in one night do no harm.
     pub losses_max: u32,
+    /// Starts in a row that come to nothing for reasons of an executor before it is cordoned; 0 cordons none. Five, so that a
+    /// broken machine uses up no more of a queue, and a machine that was short of processes for a moment is not sent away.
+    pub failed_starts_max: u32,
+    /// How long an executor that refused starts for want of space twice in a row, and said in between that it had some, is
+    /// not believed that; it doubles with each further time.
+    pub space_wait: Duration,
     /// Attempts of one task instance that may be rejected in a row of its history before it fails.
     pub rejections_max: u32,
     /// Delay before an instance is placed again after its first rejection; it doubles with each further one.
@@ -39,7 +49,9 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             runs_per_workflow_max: 1_000,
-            losses_max: 16,
+            losses_max: 3,
+            failed_starts_max: 5,
+            space_wait: Duration::from_secs(10),
             rejections_max: 16,
             rejection_delay: Duration::from_secs(1),
             pools: BTreeMap::new(),
@@ -58,6 +70,15 @@ impl Limits {
     pub fn rejection_delay_after(&self, count: u32) -> Duration {
         let factor = 1_u32.checked_shl(count.saturating_sub(1)).unwrap_or(u32::MAX);
         self.rejection_delay.saturating_mul(factor).min(REJECTION_DELAY_MAX)
+    }
+
+    /// Returns how long an executor that refused starts for want of space is not tried again, after the `count`th time in a
+    /// row that it had said otherwise, from 1. Once is not too often: a start and a word about space may cross.
+    #[must_use]
+    pub fn space_wait_after(&self, count: u32) -> Duration {
+        let Some(doublings) = count.checked_sub(2) else { return Duration::ZERO };
+        let factor = 1_u32.checked_shl(doublings).unwrap_or(u32::MAX);
+        self.space_wait.saturating_mul(factor).min(SPACE_WAIT_MAX)
     }
 
     /// Returns how long the leader waits, from the last contact, before an attempt counts as ended by itself.

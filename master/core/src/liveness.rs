@@ -39,7 +39,7 @@ use millrace_common::{
 use crate::testing::Mutation;
 use crate::{
     attempt::Standing,
-    batch::{Effect, Message, Proof, Verdict},
+    batch::{Alarm, Effect, Message, Proof, Verdict},
     input::{Hello, Report},
     scheduler::Scheduler,
     state::{Executor, Heard, Missing},
@@ -48,6 +48,9 @@ use crate::{
 
 impl Scheduler {
     pub(crate) fn on_executor_connected(&mut self, session: SessionId, hello: Hello) {
+        if self.refuse_doubtful(session, &hello) {
+            return;
+        }
         let name = hello.executor.clone();
         self.replace_session(session, &name);
         self.register(session, &hello);
@@ -90,20 +93,26 @@ impl Scheduler {
         let name = &hello.executor;
         self.state.executors.entry(name.clone()).or_insert_with(|| Executor::unseen(at));
         let in_use = self.spools_in_use(name);
+        let slots = self.state.settings.slots_of(name, hello.slots);
         let Some(executor) = self.state.executors.get_mut(name) else { return };
         executor.heard.retain(|spool, _| in_use.contains(spool));
         let heard = executor.heard.entry(hello.spool).or_insert_with(|| Heard { at, boots: BTreeSet::new() });
         heard.at = at;
         heard.boots.insert((hello.machine.clone(), hello.boot.clone()));
         executor.session = Some(session);
+        executor.alive_after_end.clear();
         executor.is_draining = false;
         executor.is_space_low = hello.is_space_low;
         executor.spool = Some(hello.spool);
         executor.machine.clone_from(&hello.machine);
-        executor.slots = hello.slots;
+        executor.slots_offered = hello.slots;
+        executor.slots = slots;
         executor.labels.clone_from(&hello.labels);
         executor.kinds.clone_from(&hello.kinds);
         executor.version = hello.version.clone();
+        executor.process.clone_from(&hello.process);
+        executor.rival = None;
+        executor.speak(at, hello.spool_facts);
     }
 
     fn spools_in_use(&self, name: &ExecutorName) -> BTreeSet<SpoolId> {
@@ -117,6 +126,11 @@ impl Scheduler {
             Standing::Gone => {
                 #[cfg(feature = "testing")]
                 self.take_late_result(attempt, &report);
+                if let (false, Some(executor)) =
+                    (matches!(report, Report::Ended(_)), self.state.executors.get_mut(executor))
+                {
+                    executor.alive_after_end.push(attempt);
+                }
                 return Verdict::Discard;
             }
             Standing::Elsewhere => {
@@ -176,6 +190,16 @@ impl Scheduler {
         Some(Missing { attempt, proof, reason })
     }
 
+    /// Raises an alarm for what the session's greeting named as alive although its end is recorded, now that the greeting is
+    /// known to be the newest.
+    fn tell_alive_after_end(&mut self, name: &ExecutorName) {
+        let Some(executor) = self.state.executors.get_mut(name) else { return };
+        for attempt in std::mem::take(&mut executor.alive_after_end) {
+            self.count_refusal("alive_after_its_end");
+            self.push_effect(Effect::Alarm(Alarm::AliveAfterEnd { executor: name.clone(), attempt }));
+        }
+    }
+
     /// Ends what the session's greeting did not name: its first heartbeat shows that the greeting was not overtaken.
     fn end_missing(&mut self, name: &ExecutorName, held: &[(AttemptId, AttemptState)]) {
         let Some(executor) = self.state.executors.get_mut(name) else { return };
@@ -216,6 +240,7 @@ impl Scheduler {
         if let Some(executor) = self.state.executors.get_mut(&name) {
             executor.session = None;
             executor.missing.clear();
+            executor.alive_after_end.clear();
         }
         self.arm_loss(&name);
     }
@@ -226,6 +251,7 @@ impl Scheduler {
         number: u64,
         held: &[(AttemptId, AttemptState)],
         is_space_low: bool,
+        spool_facts: u64,
     ) {
         let Some(name) = self.state.sessions.get(&session).cloned() else {
             self.count_refusal("heartbeat_without_session");
@@ -233,10 +259,12 @@ impl Scheduler {
         };
         if let Some(executor) = self.state.executors.get_mut(&name) {
             executor.hear(self.now.uptime);
+            executor.speak(self.now.uptime, spool_facts);
             executor.is_space_low = is_space_low;
         }
         self.push_effect(Effect::Send(session, Message::HeartbeatAnswer(number)));
         self.end_missing(&name, held);
+        self.tell_alive_after_end(&name);
         for (attempt, state) in held {
             match self.standing(&name, *attempt) {
                 // It ended without a report that arrived: whoever is asked to end it tells how it ended.

@@ -10,13 +10,16 @@ use std::{
     sync::Arc,
 };
 
-use millrace_common::id::{ExecutorName, InstanceId, PoolName};
+use millrace_common::{
+    id::{AttemptId, ExecutorName, InstanceId, PoolName},
+    state::AttemptState,
+};
 
 use crate::{
     explain::Reason,
     limits::Limits,
     queue::{Class, Rank},
-    state::State,
+    state::{Executor, State},
 };
 
 /// The answer of [`place`].
@@ -30,10 +33,14 @@ pub(crate) struct Plan {
 
 /// Decides what goes where at this moment.
 pub(crate) fn place(state: &State, limits: &Limits) -> Plan {
-    let mut room = Room::of(state, limits);
     let mut plan = Plan::default();
     let mut heads: Vec<(&Class, Peekable<btree_set::Iter<'_, Rank>>)> =
         state.queue.classes().map(|(class, ranks)| (class, ranks.iter().peekable())).collect();
+    // Where nothing waits, which is so at most heartbeats, no executor is looked at.
+    if heads.is_empty() {
+        return plan;
+    }
+    let mut room = Room::of(state, limits);
     while let Some(best) = first_head(&mut heads) {
         let (class, ranks) = &mut heads[best];
         match room.take(class) {
@@ -64,8 +71,16 @@ fn first_head(heads: &mut [(&Class, Peekable<btree_set::Iter<'_, Rank>>)]) -> Op
 struct Room<'a> {
     state: &'a State,
     limits: &'a Limits,
-    used: BTreeMap<&'a ExecutorName, u32>,
+    used: BTreeMap<&'a ExecutorName, Taken>,
     pools: BTreeMap<&'a PoolName, u32>,
+}
+
+/// What of an executor is taken.
+#[derive(Clone, Copy)]
+struct Taken {
+    slots: u32,
+    /// Attempts that are on their way to a process; counted where that matters.
+    starting: u32,
 }
 
 impl<'a> Room<'a> {
@@ -74,7 +89,7 @@ impl<'a> Room<'a> {
         Self {
             state,
             limits,
-            used: connected().map(|(name, executor)| (name, executor.used())).collect(),
+            used: connected().map(|(name, executor)| (name, Taken::of(state, limits, executor))).collect(),
             pools: limits.pools.keys().map(|pool| (pool, state.pool_used(pool))).collect(),
         }
     }
@@ -84,8 +99,9 @@ impl<'a> Room<'a> {
             self.check_pool(pool, class.pool_slots)?;
         }
         let executor = self.choose(class)?;
-        if let Some(used) = self.used.get_mut(&executor) {
-            *used += 1;
+        if let Some(taken) = self.used.get_mut(&executor) {
+            taken.slots += 1;
+            taken.starting += 1;
         }
         if let Some(used) = class.pool.as_ref().and_then(|pool| self.pools.get_mut(pool)) {
             *used += class.pool_slots;
@@ -109,7 +125,7 @@ impl<'a> Room<'a> {
 
     fn choose(&self, class: &Class) -> Result<ExecutorName, Reason> {
         let mut fitting = Fitting::default();
-        for (name, used) in &self.used {
+        for (name, taken) in &self.used {
             let Some(executor) = self.state.executors.get(*name) else { continue };
             fitting.connected += 1;
             if !class.labels.iter().all(|(key, value)| executor.labels.get(key) == Some(value)) {
@@ -119,16 +135,60 @@ impl<'a> Room<'a> {
             if !executor.kinds.iter().any(|kind| kind == class.kind.as_str()) {
                 continue;
             }
-            if executor.is_space_low {
-                fitting.short.push(name);
+            if let Some(obstacle) = self.obstacle(executor, *taken) {
+                fitting.note(name, executor, obstacle);
                 continue;
             }
             fitting.able += 1;
             fitting.slots = fitting.slots.saturating_add(executor.slots);
-            fitting.offer(name, executor.slots.saturating_sub(*used));
+            let starting_max = executor.trial.starting_max(self.limits).unwrap_or(u32::MAX);
+            let free = executor.slots.saturating_sub(taken.slots);
+            fitting.offer(name, free.min(starting_max.saturating_sub(taken.starting)));
         }
         fitting.decide(class)
     }
+
+    /// Says what keeps an executor that could run something from being given it, its slots apart.
+    fn obstacle(&self, executor: &Executor, taken: Taken) -> Option<Obstacle> {
+        let is_on_trial = || {
+            let starting_max = executor.trial.starting_max(self.limits);
+            taken.slots < executor.slots && starting_max.is_some_and(|most| taken.starting >= most)
+        };
+        if executor.standing.is_some() {
+            Some(Obstacle::Closed)
+        } else if executor.is_space_low {
+            Some(Obstacle::Short)
+        } else if executor.trial.waits() {
+            Some(Obstacle::Unsteady)
+        } else {
+            is_on_trial().then_some(Obstacle::OnTrial)
+        }
+    }
+}
+
+impl Taken {
+    fn of(state: &State, limits: &Limits, executor: &Executor) -> Self {
+        let is_starting = |attempt: &&AttemptId| {
+            let live = state.live(attempt.instance);
+            live.is_some_and(|live| matches!(live.state, AttemptState::Assigned | AttemptState::Accepted))
+        };
+        let is_on_trial = executor.trial.starting_max(limits).is_some();
+        let starting = if is_on_trial { executor.live.iter().filter(is_starting).count() } else { 0 };
+        Self { slots: executor.used(), starting: u32::try_from(starting).unwrap_or(u32::MAX) }
+    }
+}
+
+/// What keeps an executor from being given what it could run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Obstacle {
+    /// It is closed to starts.
+    Closed,
+    /// It is short of disk space.
+    Short,
+    /// It says that it has space, and was wrong about that before.
+    Unsteady,
+    /// It has to show first that it can start anything.
+    OnTrial,
 }
 
 /// How far the executors came that were looked at for a class.
@@ -137,8 +197,8 @@ struct Fitting<'a> {
     connected: usize,
     labelled: usize,
     able: usize,
-    /// Those that could run it but for their disk space.
-    short: Vec<&'a ExecutorName>,
+    /// The first of those that could run it but for something, and how many more there are.
+    hindered: Option<(&'a ExecutorName, &'a Executor, Obstacle, usize)>,
     slots: u32,
     best: Option<(u32, &'a ExecutorName)>,
 }
@@ -148,6 +208,17 @@ impl<'a> Fitting<'a> {
         if free > self.best.map_or(0, |(most, _)| most) {
             self.best = Some((free, name));
         }
+    }
+
+    /// Notes an executor that could run it but for something; what a person can do most about is told.
+    fn note(&mut self, name: &'a ExecutorName, executor: &'a Executor, obstacle: Obstacle) {
+        self.hindered = Some(match self.hindered {
+            Some((first, standing, before, more)) if before <= obstacle => {
+                (first, standing, before, more + 1)
+            }
+            Some((.., more)) => (name, executor, obstacle, more + 1),
+            None => (name, executor, obstacle, 0),
+        });
     }
 
     fn decide(&self, class: &Class) -> Result<ExecutorName, Reason> {
@@ -161,9 +232,17 @@ impl<'a> Fitting<'a> {
     }
 
     fn without_one_able(&self, class: &Class) -> Reason {
-        match self.short.split_first() {
-            Some((first, others)) => Reason::SpaceLow { executor: (*first).clone(), more: others.len() },
-            None => Reason::NoExecutorWithKind(class.kind.as_str().into()),
+        let Some((name, executor, obstacle, more)) = self.hindered else {
+            return Reason::NoExecutorWithKind(class.kind.as_str().into());
+        };
+        let name = name.clone();
+        match (obstacle, &executor.standing) {
+            (Obstacle::Closed, Some(standing)) => {
+                Reason::ExecutorClosed { executor: name, standing: standing.clone(), more }
+            }
+            (Obstacle::Closed | Obstacle::Short, _) => Reason::SpaceLow { executor: name, more },
+            (Obstacle::Unsteady, _) => Reason::SpaceUnsteady { executor: name, more },
+            (Obstacle::OnTrial, _) => Reason::OnTrial { executor: name, more },
         }
     }
 }

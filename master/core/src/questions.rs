@@ -1,7 +1,7 @@
 //! Answers to what people ask. They read the state and the last placement plan and change nothing.
 
 use millrace_common::{
-    id::{InstanceIndex, RunId, TaskName},
+    id::{ExecutorName, InstanceIndex, RunId, TaskName},
     state::{RunState, TaskState},
 };
 
@@ -11,7 +11,7 @@ use crate::{
     queue::Class,
     refusal::Refusal,
     scheduler::Scheduler,
-    state::{Instance, Run},
+    state::{Executor, Instance, Run},
 };
 
 /// Upstream tasks that a reason names; more would not be read.
@@ -38,7 +38,10 @@ impl Scheduler {
             })
             .collect();
         let reason = self.reason_of_run(run);
-        Ok(Answer::Explained(Box::new(Explanation { run: id, state: run.state, reason, tasks })))
+        let schedules_paused_since = self.state.settings.paused_since();
+        let (run, state) = (id, run.state);
+        let explanation = Explanation { run, state, reason, schedules_paused_since, tasks };
+        Ok(Answer::Explained(Box::new(explanation)))
     }
 
     fn reason_of_run(&self, run: &Run) -> Option<Reason> {
@@ -85,23 +88,24 @@ impl Scheduler {
     }
 
     pub(crate) fn executor_summaries(&self) -> Vec<ExecutorSummary> {
-        let summary = |(name, executor): (&millrace_common::id::ExecutorName, &crate::state::Executor)| {
-            ExecutorSummary {
-                name: name.clone(),
-                is_connected: executor.is_connected(),
-                is_space_low: executor.is_connected() && executor.is_space_low,
-                slots: executor.slots,
-                slots_used: executor.used(),
-                labels: executor.labels.clone(),
-                kinds: executor.kinds.clone(),
-                version: executor.version.clone(),
-                silent_ms: u64::try_from(
-                    self.now.uptime.since(executor.heard_at(executor.spool)).as_millis(),
-                )
-                .unwrap_or(u64::MAX),
-            }
-        };
-        self.state.executors.iter().map(summary).collect()
+        self.state.executors.iter().map(|(name, executor)| self.executor_summary(name, executor)).collect()
+    }
+
+    pub(crate) fn executor_summary(&self, name: &ExecutorName, executor: &Executor) -> ExecutorSummary {
+        let silent = self.now.uptime.since(executor.heard_at(executor.spool));
+        let lacks_space = executor.is_space_low || executor.trial.waits();
+        ExecutorSummary {
+            name: name.clone(),
+            is_connected: executor.is_connected(),
+            standing: executor.standing.clone(),
+            is_space_low: executor.is_connected() && lacks_space,
+            slots: executor.slots,
+            slots_used: executor.used(),
+            labels: executor.labels.clone(),
+            kinds: executor.kinds.clone(),
+            version: executor.version.clone(),
+            silent_ms: u64::try_from(silent.as_millis()).unwrap_or(u64::MAX),
+        }
     }
 
     pub(crate) fn work_count(&self) -> WorkCount {
@@ -109,6 +113,7 @@ impl Scheduler {
             runs: self.state.runs.len(),
             attempts: self.state.live_attempts(),
             ready: self.state.queue.len(),
+            schedules_paused_since: self.state.settings.paused_since(),
         }
     }
 }

@@ -1,7 +1,10 @@
 //! Why a request is refused: not legal now, answered and counted, never a panic.
 
+use std::fmt;
+
 use millrace_common::{
-    id::{RunId, TaskName, WorkflowName},
+    id::{AttemptId, ExecutorName, RunId, TaskName, WorkflowName},
+    settings::SettingError,
     state::RunState,
 };
 use thiserror::Error;
@@ -49,4 +52,53 @@ pub enum Refusal {
         /// The limit.
         limit: usize,
     },
+    /// No executor of that name.
+    #[error("no executor {0} is known; `masterctl executor list` shows those that are")]
+    UnknownExecutor(ExecutorName),
+    /// It is there.
+    #[error("executor {0} is connected: stop it first, or drain it if it is to take no more starts")]
+    ExecutorConnected(ExecutorName),
+    /// A live setting cannot be that.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
+    /// Something of it may run.
+    #[error(
+        "executor {executor} may still run {}: bring it back, wait for their orphan time, or confirm each as lost with \
+         `masterctl attempt confirm-lost`",
+        Listed(attempts, *more)
+    )]
+    ExecutorHolds {
+        /// Which.
+        executor: ExecutorName,
+        /// The first few of its live attempts.
+        attempts: Vec<AttemptId>,
+        /// How many more there are.
+        more: usize,
+    },
+    /// It has ended, or never was.
+    #[error("attempt {0} does not exist or has ended")]
+    AttemptNotLive(AttemptId),
+    /// Nobody need be believed where the executor can be asked.
+    #[error(
+        "executor {executor} is connected and speaks for attempt {attempt}: cancel the run to end it, or stop the executor \
+         first"
+    )]
+    ExecutorSpeaks {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// Where it is.
+        executor: ExecutorName,
+    },
+}
+
+/// Attempts as a message names them.
+struct Listed<'a>(&'a [AttemptId], usize);
+
+impl fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, attempt) in self.0.iter().enumerate() {
+            write!(f, "{}{attempt}", if at == 0 { "" } else { ", " })?;
+        }
+        if self.1 == 0 { Ok(()) } else { write!(f, " and {} more", self.1) }
+    }
 }

@@ -22,8 +22,9 @@ use thiserror::Error;
 use crate::{
     check,
     scheduler::Scheduler,
-    snapshot::{LiveRow, RunRow, Snapshot, TaskRow, UnreadableRow},
-    state::{Entry, Instance, LiveAttempt, Run},
+    settings::Settings,
+    snapshot::{LiveRow, RunRow, Snapshot, StandingRow, TaskRow, UnreadableRow},
+    state::{Entry, Executor, Instance, LiveAttempt, Run},
     timers::UptimeTimer,
 };
 
@@ -49,7 +50,10 @@ pub struct Restored {
 
 pub(crate) fn restore(mut scheduler: Scheduler, snapshot: Snapshot) -> Result<Restored, RestoreError> {
     let versions = restore_catalog(&mut scheduler, &snapshot)?;
+    scheduler.state.settings = Settings::of(snapshot.settings);
+    scheduler.limits = scheduler.state.settings.over(&scheduler.base_limits);
     scheduler.state.quarantined.extend(snapshot.quarantined);
+    restore_standings(&mut scheduler, snapshot.standings);
     let mut quarantined = Vec::new();
     for row in snapshot.runs {
         let id = row.created.run;
@@ -64,6 +68,15 @@ pub(crate) fn restore(mut scheduler: Scheduler, snapshot: Snapshot) -> Result<Re
     }
     resume(&mut scheduler);
     Ok(Restored { scheduler, quarantined })
+}
+
+/// Executors that are closed stay so, and are known before they connect.
+fn restore_standings(scheduler: &mut Scheduler, rows: Vec<StandingRow>) {
+    let heard_before = scheduler.now.uptime + scheduler.limits.authority;
+    for StandingRow { executor, standing } in rows {
+        let closed = Executor { standing: Some(standing), ..Executor::unseen(heard_before) };
+        scheduler.state.executors.insert(executor, closed);
+    }
 }
 
 type Versions = BTreeMap<(WorkflowName, u32), Arc<Workflow>>;

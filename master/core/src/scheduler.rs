@@ -28,7 +28,11 @@ use crate::{
 #[derive(Debug)]
 pub struct Scheduler {
     pub(crate) term: Term,
+    /// In force: what the program was started with, and the live settings over it.
     pub(crate) limits: Limits,
+    pub(crate) base_limits: Limits,
+    /// The revision of the last account of settings that was taken in this term.
+    pub(crate) settings_revision: u64,
     pub(crate) state: State,
     pub(crate) timers: Timers,
     pub(crate) ids: Ids,
@@ -58,7 +62,9 @@ impl Scheduler {
     ) -> Result<Restored, RestoreError> {
         let scheduler = Self {
             term,
+            base_limits: limits.clone(),
             limits,
+            settings_revision: 0,
             state: State::default(),
             timers: Timers::default(),
             ids: Ids::new(term, now),
@@ -78,11 +84,12 @@ impl Scheduler {
         self.now = now;
         match input {
             Input::Requested(id, request) => self.on_requested(id, request),
+            Input::SettingsRead(account) => self.take_settings(&account),
             Input::ExecutorConnected(session, hello) => self.on_executor_connected(session, *hello),
             Input::ExecutorDraining(session) => self.on_executor_draining(session),
             Input::ExecutorDisconnected(session) => self.on_executor_disconnected(session),
-            Input::HeartbeatReceived { session, number, held, is_space_low } => {
-                self.on_heartbeat_received(session, number, &held, is_space_low)
+            Input::HeartbeatReceived { session, number, held, is_space_low, spool_facts } => {
+                self.on_heartbeat_received(session, number, &held, is_space_low, spool_facts)
             }
             Input::AttemptReported { session, attempt, report } => {
                 self.on_attempt_reported(session, attempt, report)
@@ -101,6 +108,7 @@ impl Scheduler {
         while let Some(timer) = self.timers.pop_uptime(now.uptime) {
             match timer {
                 UptimeTimer::LossDue(executor) => self.on_loss_due(&executor),
+                UptimeTimer::SpaceWaitOver(executor) => self.on_space_wait_over(&executor),
                 UptimeTimer::RetryDue(instance) => self.on_retry_due(instance),
                 UptimeTimer::RunTimeout(run) => self.on_run_timed_out(run),
             }
@@ -154,7 +162,17 @@ impl Scheduler {
             Request::ResumeRun(run) => self.resume_run(run),
             Request::RetryRun(ended) => self.retry_run(&ended),
             Request::ExplainRun { run, task } => self.explain_run(run, task.as_ref()),
+            Request::ShowExecutor(name) => self.show_executor(&name),
+            Request::CloseExecutor(close) => self.close_executor(close),
+            Request::OpenExecutor { executor, by } => self.open_executor(&executor, by),
+            Request::ForgetExecutor { executor, by } => self.forget_executor(&executor, by),
+            Request::ConfirmLost(confirmed) => self.confirm_lost(confirmed),
             Request::ListExecutors => Ok(Answer::Executors(self.executor_summaries())),
+            Request::SetSetting(set) => self.set_setting(set),
+            Request::TakeSettings(account) => {
+                self.take_settings(&account);
+                Ok(Answer::SettingsTaken)
+            }
             Request::CountWork => Ok(Answer::Work(self.work_count())),
         };
         let answer = answer.unwrap_or_else(|refusal| {

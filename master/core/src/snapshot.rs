@@ -9,7 +9,7 @@ use millrace_common::{
     workflow::Workflow,
 };
 
-use crate::batch::RunCreated;
+use crate::{batch::RunCreated, settings::SettingRow, standing::ExecutorStanding};
 
 /// The durable state, as far as scheduling needs it.
 #[derive(Debug, Clone, Default)]
@@ -22,6 +22,19 @@ pub struct Snapshot {
     pub runs: Vec<RunRow>,
     /// Runs that are not final and that the store left out; what executors run of them is left alone.
     pub quarantined: Vec<RunId>,
+    /// Executors that are closed to starts.
+    pub standings: Vec<StandingRow>,
+    /// What operators gave the live settings.
+    pub settings: Vec<SettingRow>,
+}
+
+/// An executor that is closed to starts.
+#[derive(Debug, Clone)]
+pub struct StandingRow {
+    /// Which.
+    pub executor: ExecutorName,
+    /// How, why, by whom and since when.
+    pub standing: ExecutorStanding,
 }
 
 /// One version of a workflow.

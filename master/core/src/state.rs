@@ -6,6 +6,7 @@
 mod apply;
 mod executor;
 mod run;
+mod trial;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -22,8 +23,9 @@ use millrace_common::{
 pub(crate) use self::{
     executor::{Executor, Heard, Missing},
     run::{Instance, LiveAttempt, Run},
+    trial::Trial,
 };
-use crate::queue::Queue;
+use crate::{queue::Queue, settings::Settings};
 
 /// Everything that is not final, and what follows from it.
 #[derive(Debug, Default)]
@@ -37,6 +39,8 @@ pub(crate) struct State {
     pub(crate) sessions: BTreeMap<SessionId, ExecutorName>,
     /// Instances that may start, of runs that are running.
     pub(crate) queue: Queue,
+    /// What operators set while masters run.
+    pub(crate) settings: Settings,
     pools_used: BTreeMap<PoolName, u32>,
     keys: BTreeMap<(WorkflowName, Arc<str>), RunId>,
     keys_of_ended: VecDeque<(WorkflowName, Arc<str>)>,

@@ -52,7 +52,7 @@ pub(crate) fn next(task: &Task, instance: &Instance, end: &AttemptEnd, limits: &
             }
         }
         AttemptState::Lost => {
-            let is_last = u32::from(instance.losses) >= limits.losses_max || task.on_lost == OnLost::Fail;
+            let is_last = is_quarantined(instance.losses.into(), end, limits) || task.on_lost == OnLost::Fail;
             if is_last { Next::End(TaskState::Failed) } else { Next::Again(Duration::ZERO) }
         }
         AttemptState::Rejected => {
@@ -75,7 +75,24 @@ pub(crate) fn next(task: &Task, instance: &Instance, end: &AttemptEnd, limits: &
     }
 }
 
+/// Tells whether an instance was lost once too often, `losses` counting this end as well: it may be what ends its executors.
+fn is_quarantined(losses: u32, end: &AttemptEnd, limits: &Limits) -> bool {
+    end.counts_as_loss() && losses >= limits.losses_max
+}
+
 impl Scheduler {
+    /// Says that an instance is quarantined by `end`, which it has not counted yet; nothing where it is not.
+    pub(crate) fn quarantine_reason(&self, id: InstanceId, end: &AttemptEnd) -> Option<Arc<str>> {
+        let (run, task, instance) = self.state.instance(id)?;
+        let losses = u32::from(instance.losses) + 1;
+        let is_last = is_quarantined(losses, end, &self.limits);
+        (is_last && task.on_lost != OnLost::Fail && run.ending.is_none()).then(|| {
+            let last =
+                if end.reason.is_empty() { String::new() } else { format!("; the last one: {}", end.reason) };
+            format!("quarantined: {losses} attempts of this task were lost with their executors{last}").into()
+        })
+    }
+
     /// Moves an instance and lets everything that depends on it follow.
     pub(crate) fn move_task(&mut self, instance: InstanceId, from: TaskState, to: TaskState) {
         self.move_task_with(instance, from, to, None, None);
@@ -178,6 +195,7 @@ mod tests {
             ended_at: Timestamp::default(),
             log_bytes: 0,
             reject_reason: RejectReason::Other,
+            is_planned: false,
             proof: Proof::Reported,
         }
     }
@@ -202,9 +220,9 @@ mod tests {
             (retries, (2, 0, 0), TimedOut, again(20)),
             (retries, (3, 0, 0), Failed, failed),
             // Losses and rejections use up no retries, and have bounds of their own.
-            (retries, (0, 9, 0), Lost, again(0)),
-            ("retries: 0", (0, 15, 9), Lost, again(0)),
-            (retries, (0, 16, 0), Lost, failed),
+            (retries, (0, 2, 0), Lost, again(0)),
+            ("retries: 0", (0, 2, 9), Lost, again(0)),
+            (retries, (0, 3, 0), Lost, failed),
             ("on_lost: confirm", (0, 1, 0), Lost, again(0)),
             ("on_lost: fail, retries: 2", (0, 1, 0), Lost, failed),
             ("retries: 0", (0, 0, 1), Rejected, again(1)),
@@ -223,7 +241,7 @@ mod tests {
 
     #[test]
     fn a_rejection_that_is_not_the_fault_of_the_task_waits_for_a_place_and_not_for_time() {
-        for reject_reason in [RejectReason::SpaceLow, RejectReason::Draining] {
+        for reject_reason in [RejectReason::SpaceLow, RejectReason::Draining, RejectReason::CannotStart] {
             let end = AttemptEnd { reject_reason, ..end(AttemptState::Rejected) };
             assert_eq!(
                 after("retries: 0", (0, 0, 16), &end),
@@ -232,6 +250,16 @@ mod tests {
             );
             let permanent = AttemptEnd { is_permanent: true, ..end };
             assert_eq!(after("retries: 0", (0, 0, 1), &permanent), Next::End(TaskState::Failed));
+        }
+    }
+
+    #[test]
+    fn a_planned_stop_and_a_word_of_a_person_quarantine_nothing() {
+        let lost = end(AttemptState::Lost);
+        for end in
+            [AttemptEnd { is_planned: true, ..lost.clone() }, AttemptEnd { proof: Proof::Operator, ..lost }]
+        {
+            assert_eq!(after("retries: 0", (0, 3, 0), &end), Next::Again(Duration::ZERO));
         }
     }
 

@@ -23,6 +23,8 @@ pub(crate) enum WallTimer {
 pub(crate) enum UptimeTimer {
     /// An attempt on a silent executor may have ended by itself.
     LossDue(ExecutorName),
+    /// An executor whose space came and went may be tried again.
+    SpaceWaitOver(ExecutorName),
     /// An instance may start again.
     RetryDue(InstanceId),
     /// A run has taken longer than it may.

@@ -56,6 +56,10 @@ impl Scheduler {
     pub(crate) fn on_schedule_due(&mut self, name: &WorkflowName) {
         let Some(entry) = self.state.catalog.get(name) else { return };
         let Some((schedule, cursor)) = entry.schedule().zip(entry.cursor) else { return };
+        if self.state.settings.paused_since().is_some() {
+            // All schedules are armed again when the pause ends, and go on from their cursors as their policies say.
+            return;
+        }
         if entry.unfinished() + FIRES_MAX > self.limits.runs_per_workflow_max {
             // Full: the schedule is armed again when a run of the workflow ends, and goes on from the same cursor.
             return;

@@ -114,9 +114,12 @@ impl Plan {
     }
 }
 
+/// Losses after which a task instance is quarantined.
+const LOSSES_MAX: u32 = 3;
+
 /// How a task ends that is run, and after how many attempts.
 fn modelled_attempts(task: &Planned) -> (TaskState, u32) {
-    let mut failures = 0;
+    let (mut failures, mut losses) = (0, 0);
     for (number, outcome) in (1..).zip(&task.outcomes) {
         match outcome {
             Outcome::Succeeds => return (TaskState::Success, number),
@@ -126,7 +129,9 @@ fn modelled_attempts(task: &Planned) -> (TaskState, u32) {
                 return (TaskState::Failed, number);
             }
             Outcome::Fails | Outcome::TimesOut => failures += 1,
-            Outcome::IsLost | Outcome::IsRejected => {}
+            Outcome::IsLost if losses + 1 == LOSSES_MAX => return (TaskState::Failed, number),
+            Outcome::IsLost => losses += 1,
+            Outcome::IsRejected => {}
         }
     }
     (TaskState::Success, u32::try_from(task.outcomes.len()).unwrap() + 1)
@@ -171,6 +176,7 @@ fn end(outcome: Outcome, harness: &Harness) -> AttemptEnd {
         ended_at: harness.now.wall,
         log_bytes: 0,
         reject_reason: RejectReason::Other,
+        is_planned: false,
         proof: if state == AttemptState::Rejected { Proof::Refused } else { Proof::Reported },
     }
 }
@@ -197,7 +203,9 @@ impl<'p> World<'p> {
 
     /// Begins a run of a definition.
     fn of(plan: &'p Plan, source: &str) -> Self {
-        let harness = Harness::new(Limits::default());
+        // The one executor there is refuses as much as a plan says, and nobody is there to open it again.
+        let harness =
+            Harness::new(Limits { failed_starts_max: 0, losses_max: LOSSES_MAX, ..Limits::default() });
         let run = RunId::new(harness.now.wall, 0);
         let session = SessionId(0);
         let (to_say, held, changes) = (Vec::new(), BTreeMap::new(), Vec::new());
@@ -242,6 +250,8 @@ impl<'p> World<'p> {
             is_clean: false,
             is_space_low: false,
             version: "test".into(),
+            process: None,
+            spool_facts: 0,
             held: held.collect(),
         })
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    Hello, Input, Limits, Request, RequestId, StartRun, state::Run as LiveRun, testing::Harness,
+    Hello, Input, Limits, Request, RequestId, SetSetting, StartRun, state::Run as LiveRun, testing::Harness,
     timers::Timers,
 };
 use millrace_common::{
@@ -43,6 +43,8 @@ fn leader() -> Harness {
         is_clean: true,
         is_space_low: false,
         version: "test".into(),
+        process: None,
+        spool_facts: 0,
         held: Vec::new(),
     };
     harness.input(Input::ExecutorConnected(SessionId(1), Box::new(hello)));
@@ -120,4 +122,29 @@ fn nothing_is_wrong_while_time_passes() {
     let mut harness = leader();
     harness.advance(Duration::from_secs(3 * 3_600));
     assert_eq!(violations(&harness.scheduler), []);
+}
+
+#[test]
+fn what_is_given_to_something_that_is_full_is_found() {
+    let mut harness = leader();
+    let run = run(&mut harness.scheduler).created.run;
+    let attempt = InstanceId { run, index: 0 }.attempt(1);
+    let change = Change::AttemptAssigned {
+        attempt,
+        executor: "x1".parse().unwrap(),
+        spool: SpoolId("00000000-0000-7000-8000-000000000001".parse().unwrap()),
+        machine: None,
+        at: harness.now.wall,
+    };
+    let found = |harness: &Harness| overfilled(&harness.scheduler, std::slice::from_ref(&change)).len();
+    assert_eq!(found(&harness), 0);
+    let set = |name: &str| {
+        let (text, by) = (Some("0".into()), "alice".into());
+        Request::SetSetting(SetSetting { name: name.into(), text, by })
+    };
+    harness.input(Input::Requested(RequestId(3), set("pools.small")));
+    assert_eq!(found(&harness), 1);
+    assert!(overfilled(&harness.scheduler, &[]).is_empty(), "what it has it keeps");
+    harness.input(Input::Requested(RequestId(4), set("executors.x1.slots")));
+    assert_eq!(found(&harness), 2);
 }

@@ -38,6 +38,8 @@ fn hello(held: Vec<Held>) -> Box<Hello> {
         is_clean: false,
         is_space_low: false,
         version: "test".into(),
+        process: None,
+        spool_facts: 0,
         held,
     })
 }
@@ -149,6 +151,7 @@ fn executors_keep_what_they_run_of_a_run_that_is_left_out() {
             number: 1,
             held: vec![(attempt, AttemptState::Accepted)],
             is_space_low: false,
+            spool_facts: 0,
         },
         Input::AttemptReported { session, attempt, report: Report::Accepted },
         Input::HeartbeatReceived {
@@ -156,6 +159,7 @@ fn executors_keep_what_they_run_of_a_run_that_is_left_out() {
             number: 2,
             held: vec![(attempt, AttemptState::Succeeded)],
             is_space_low: false,
+            spool_facts: 0,
         },
     ];
     for input in inputs {

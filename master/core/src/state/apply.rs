@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use millrace_common::{
-    id::{AttemptId, InstanceId, RunId, WorkflowName},
+    id::{AttemptId, ExecutorName, InstanceId, RunId, WorkflowName},
     state::{AttemptState, RunState, TaskState},
     time::{Timestamp, Uptime},
 };
@@ -31,6 +31,12 @@ impl State {
                 entry.workflow = Some(Arc::clone(workflow));
             }
             Change::CursorMoved { workflow, cursor, .. } => self.apply_cursor(workflow, *cursor),
+            Change::SettingChanged(changed) => {
+                self.settings.apply(changed);
+                for (name, executor) in &mut self.executors {
+                    executor.slots = self.settings.slots_of(name, executor.slots_offered);
+                }
+            }
             Change::RunCreated(created) => self.apply_run_created(created),
             Change::RunMoved { run, from, to, at, .. } => self.apply_run_moved(*run, *from, *to, *at),
             Change::RunEnding { run, to, reason } => self.apply_run_ending(*run, *to, reason),
@@ -62,6 +68,14 @@ impl State {
                 live.state = *to;
             }
             Change::AttemptEnded { attempt, from, end, .. } => self.apply_attempt_ended(*attempt, *from, end),
+            Change::ExecutorClosed { executor, standing } => {
+                self.executor_mut(executor).standing = Some(standing.clone());
+            }
+            Change::ExecutorOpened { executor, .. } => {
+                let before = self.executor_mut(executor).standing.take();
+                assert!(before.is_some(), "an executor is opened that was closed");
+            }
+            Change::ExecutorForgotten { executor, .. } => self.apply_executor_forgotten(executor),
         }
     }
 
@@ -182,11 +196,14 @@ impl State {
             AttemptState::Failed | AttemptState::TimedOut => {
                 instance.failures = instance.failures.saturating_add(1)
             }
-            AttemptState::Lost => instance.losses = instance.losses.saturating_add(1),
+            AttemptState::Lost if end.counts_as_loss() => {
+                instance.losses = instance.losses.saturating_add(1);
+            }
             AttemptState::Rejected if end.counts_as_rejection() => {
                 instance.rejections = instance.rejections.saturating_add(1);
             }
             AttemptState::Rejected
+            | AttemptState::Lost
             | AttemptState::Succeeded
             | AttemptState::Killed
             | AttemptState::Assigned
@@ -201,6 +218,15 @@ impl State {
             let used = self.pools_used.entry(pool).or_default();
             *used = used.saturating_sub(slots);
         }
+    }
+
+    fn apply_executor_forgotten(&mut self, name: &ExecutorName) {
+        let forgotten = self.executor_mut(name);
+        assert!(
+            forgotten.live.is_empty() && !forgotten.is_connected(),
+            "an executor that may run something is not forgotten"
+        );
+        self.executors.remove(name);
     }
 
     fn pool_share(&self, id: InstanceId) -> Option<(millrace_common::id::PoolName, u32)> {
@@ -237,6 +263,11 @@ impl State {
     #[expect(clippy::expect_used, reason = "a change names what exists: the core made it from its own state")]
     fn entry_mut(&mut self, name: &WorkflowName) -> &mut Entry {
         self.catalog.get_mut(name).expect("a change names a known workflow")
+    }
+
+    #[expect(clippy::expect_used, reason = "a change names what exists: the core made it from its own state")]
+    fn executor_mut(&mut self, name: &ExecutorName) -> &mut Executor {
+        self.executors.get_mut(name).expect("a change names a known executor")
     }
 
     #[expect(clippy::expect_used, reason = "a change names what exists: the core made it from its own state")]

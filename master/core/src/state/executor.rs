@@ -10,12 +10,17 @@ use millrace_common::{
     time::Uptime,
 };
 
-use crate::batch::Proof;
+use super::Trial;
+use crate::{batch::Proof, standing::ExecutorStanding};
 
 /// An executor: connected, or known from attempts that were placed on it.
 #[derive(Debug, Clone)]
 pub(crate) struct Executor {
     pub(crate) session: Option<SessionId>,
+    /// Why it is closed to starts; absent where it is open.
+    pub(crate) standing: Option<ExecutorStanding>,
+    /// What its starts have shown.
+    pub(crate) trial: Trial,
     /// Whether it said that it takes no more starts.
     pub(crate) is_draining: bool,
     /// Whether it would refuse starts for want of disk space, as it said last.
@@ -24,16 +29,29 @@ pub(crate) struct Executor {
     pub(crate) spool: Option<SpoolId>,
     /// Its machine, as it said when it was last connected; absent where it does not know it.
     pub(crate) machine: Option<Arc<str>>,
+    /// Attempts that it offers to run at once.
+    pub(crate) slots_offered: u32,
+    /// Attempts that it gets at once: fewer where a live setting says so.
     pub(crate) slots: u32,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) kinds: Vec<String>,
     pub(crate) version: Arc<str>,
+    /// Names the start of its program that has the session, or had the last one; absent where it does not say.
+    pub(crate) process: Option<Arc<str>>,
+    /// When its session was last heard.
+    pub(crate) spoke_at: Uptime,
+    /// Its spool, and the most durable facts that this has told of.
+    pub(crate) spool_facts: Option<(SpoolId, u64)>,
+    /// The process that was last told that it has another one's name.
+    pub(crate) rival: Option<Arc<str>>,
     /// Spools that were heard in this term and may hold a live attempt.
     pub(crate) heard: BTreeMap<SpoolId, Heard>,
     /// The last moment at which an earlier leader can have extended the lease of what runs there.
     pub(crate) heard_before: Uptime,
     /// Live attempts that its greeting did not name.
     pub(crate) missing: Vec<Missing>,
+    /// Attempts that its greeting named as alive although their end is recorded.
+    pub(crate) alive_after_end: Vec<AttemptId>,
     /// Live attempts that were placed there.
     pub(crate) live: BTreeSet<AttemptId>,
 }
@@ -60,22 +78,31 @@ impl Executor {
     pub(crate) fn unseen(heard_before: Uptime) -> Self {
         Self {
             session: None,
+            standing: None,
+            trial: Trial::default(),
             is_draining: false,
             is_space_low: false,
             spool: None,
             machine: None,
+            slots_offered: 0,
             slots: 0,
             labels: BTreeMap::new(),
             kinds: Vec::new(),
             version: "".into(),
+            process: None,
+            spoke_at: heard_before,
+            spool_facts: None,
+            rival: None,
             heard: BTreeMap::new(),
             heard_before,
             missing: Vec::new(),
+            alive_after_end: Vec::new(),
             live: BTreeSet::new(),
         }
     }
 
-    /// Tells whether attempts may be placed there, disk space apart.
+    /// Tells whether it is there to be given attempts, as far as it says itself: nobody may want that, and it may be short of
+    /// disk space.
     pub(crate) const fn takes_starts(&self) -> bool {
         self.is_connected() && !self.is_draining
     }
@@ -94,6 +121,14 @@ impl Executor {
         if let Some(heard) = self.spool.and_then(|spool| self.heard.get_mut(&spool)) {
             heard.at = at;
         }
+    }
+
+    /// Notes that its session spoke, and how many facts its present spool has; 0 where it does not say.
+    pub(crate) fn speak(&mut self, at: Uptime, facts: u64) {
+        self.spoke_at = at;
+        let Some(spool) = self.spool.filter(|_| facts > 0) else { return };
+        let known = self.spool_facts.filter(|(of, _)| *of == spool).map_or(0, |(_, known)| known);
+        self.spool_facts = Some((spool, known.max(facts)));
     }
 
     /// Returns the last moment at which a leader can have extended the lease of what `spool` holds.

@@ -98,16 +98,19 @@ impl Harness {
     /// # Panics
     /// Where the store refuses, or an invariant is broken afterwards.
     pub fn settle(&mut self) -> Vec<(Vec<Change>, Vec<Effect>)> {
-        let mut done = Vec::new();
+        let (mut done, mut overfilled) = (Vec::new(), Vec::new());
         while let Some(batch) = self.scheduler.take_batch() {
             match self.store.commit(batch) {
-                Ok(committed) => done.push(committed),
+                Ok(committed) => {
+                    overfilled.extend(check::overfilled(&self.scheduler, &committed.0));
+                    done.push(committed);
+                }
                 Err(problem) => panic!("the store refuses a batch: {problem}"),
             }
         }
         let mut violations = check::violations(&self.scheduler);
         violations.extend(check::orphans(&self.scheduler));
-        violations.extend(check::over_limit(&self.scheduler));
+        violations.extend(overfilled);
         assert!(violations.is_empty(), "broken invariants: {violations:#?}");
         done
     }

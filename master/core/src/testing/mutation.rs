@@ -5,7 +5,12 @@
 
 use std::time::Duration;
 
-use millrace_common::{id::AttemptId, state::AttemptState, time::Uptime, workflow::Task};
+use millrace_common::{
+    id::{AttemptId, ExecutorName},
+    state::AttemptState,
+    time::Uptime,
+    workflow::Task,
+};
 
 use crate::{
     batch::{Change, Proof},
@@ -55,11 +60,15 @@ pub enum Mutation {
     EndNotAskedFor,
     /// Whatever is heard of an executor puts off the end of what its old spool held.
     AnySpoolIsHeard,
+    /// Attempts are placed on executors that are closed to starts.
+    ClosedIgnored,
+    /// A pool or an executor that was made smaller by a live setting is filled as before.
+    SettingsIgnored,
 }
 
 impl Mutation {
     /// Every one of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::StartsBeforeCommit,
         Self::AcksBeforeCommit,
         Self::AnswersBeforeCommit,
@@ -79,6 +88,8 @@ impl Mutation {
         Self::NotResent,
         Self::EndNotAskedFor,
         Self::AnySpoolIsHeard,
+        Self::ClosedIgnored,
+        Self::SettingsIgnored,
     ];
 }
 
@@ -130,6 +141,23 @@ impl Scheduler {
             }
             Some(Mutation::AnySpoolIsHeard) => right.max(executor.heard_at(executor.spool)),
             _ => right,
+        }
+    }
+
+    /// Forgets what live settings say about capacity, right after they were set.
+    pub(crate) fn ignore_settings(&mut self) {
+        if self.is_planted(Mutation::SettingsIgnored) {
+            self.limits = self.base_limits.clone();
+            self.state.executors.values_mut().for_each(|executor| executor.slots = executor.slots_offered);
+        }
+    }
+
+    /// Forgets that an executor is closed, right after that became true.
+    pub(crate) fn ignore_closed(&mut self, executor: &ExecutorName) {
+        if let (true, Some(executor)) =
+            (self.is_planted(Mutation::ClosedIgnored), self.state.executors.get_mut(executor))
+        {
+            executor.standing = None;
         }
     }
 

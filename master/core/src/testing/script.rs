@@ -4,7 +4,7 @@
 //! what it caused: changes as they were committed, then effects as they were released, then what was refused.
 //!
 //! ```text
-//! limits runs 3 losses 2 rejections 2 keys 1   on an empty store, before anything else
+//! limits runs 3 losses 2 rejections 2 keys 1 starts 5   on an empty store, before anything else
 //! workflow                       the indented lines below are applied
 //! executor x1 slots 2 kinds shell labels site=a
 //! start w [key k] [at 2026-01-05T00:00:00Z]    a run of workflow w; runs are r1, r2, ... in the transcript
@@ -12,16 +12,25 @@
 //! x1 starts r1/a#1
 //! x1 kills r1/a#1                it is being ended, on the executor's own account or not
 //! x1 ends r1/a#1 succeeded [skipped] [values {"rows":3}] | failed [permanent] | timed_out | killed | lost
-//! x1 ends r1/a#1 rejected [permanent | short | draining]
+//! x1 ends r1/a#1 rejected [permanent | short | draining | failing]
+//! x1 ends r1/a#1 lost planned    its executor was told to stop
 //! x1 beats 1 [short] [holding r1/a#1 running]...
 //!                                a heartbeat; tells what the script made x1 hold unless it says otherwise
 //! x1 drains                      takes no more starts
+//! drain|cordon x1 [reason]       a person wants it
+//! undrain|forget|show x1         and this
+//! confirm r1/a#1 reason          a person knows that nothing of it runs
 //! x1 leaves                      the session ends
 //! x1 returns [clean] [new] [booted] [moved | home | nameless] [short] [holding r1/a#1 running]...
 //!                                with a clean or new spool; after a boot; on another, its first, or an unknown machine; short of space
+//! x1 returns restarted           as another process of that name
+//! x1 returns facts=5             with a spool that has so many facts, and tells that from then on
 //! stale x1 ...                   the same over x1's session before the present one
 //! cancel|pause|resume|retry r1
 //! explain r1 [a]
+//! set pools.small 2 | unset pools.small        where the database keeps the settings; by alice
+//! settings 5 pools.small=2 log=% ...           all that etcd has at its revision 5; % is no UTF-8; by somebody
+//! settings 6 - pools.small                     the same, and alice unset that
 //! executors
 //! count
 //! advance 30s
@@ -49,6 +58,8 @@ use crate::{
     batch::{Change, Effect},
     input::{EndedRun, Input, Request, RequestId, StartRun},
     limits::Limits,
+    settings::{GivenSetting, SetSetting, SettingsAccount},
+    standing::{CloseExecutor, Closed, ConfirmLost},
 };
 
 /// Runs a script and returns its transcript.
@@ -93,6 +104,9 @@ struct Stage {
     requests: u64,
     spools: u128,
 }
+
+/// Who asks in scripts.
+const PERSON: &str = "ann";
 
 type Outcome = Result<(), String>;
 
@@ -150,8 +164,23 @@ impl Stage {
             }
             ["retry", run] => self.retry(run),
             ["unreadable", workflow, version] => self.make_unreadable(workflow, version),
+            ["set", name, text] => self.set(name, Some(text)),
+            ["unset", name] => self.set(name, None),
+            ["settings", revision, rest @ ..] => self.settings(revision, rest),
             ["executors"] => self.ask(Request::ListExecutors),
             ["count"] => self.ask(Request::CountWork),
+            ["drain", executor, reason @ ..] => self.close(executor, Closed::Drained, reason),
+            ["cordon", executor, reason @ ..] => self.close(executor, Closed::Cordoned, reason),
+            ["undrain", executor] => {
+                self.ask_executor(executor, |executor| Request::OpenExecutor { executor, by: PERSON.into() })
+            }
+            ["forget", executor] => self
+                .ask_executor(executor, |executor| Request::ForgetExecutor { executor, by: PERSON.into() }),
+            ["show", executor] => self.ask_executor(executor, Request::ShowExecutor),
+            ["confirm", attempt, reason @ ..] => {
+                let (attempt, reason) = (self.attempt(attempt)?, reason.join(" ").into());
+                self.ask(Request::ConfirmLost(ConfirmLost { attempt, reason, by: PERSON.into() }))
+            }
             ["advance", by] => {
                 let done = self.harness.advance(duration(by)?);
                 self.show(done)
@@ -179,7 +208,8 @@ impl Stage {
                 "losses" => self.limits.losses_max = number,
                 "rejections" => self.limits.rejections_max = number,
                 "keys" => self.limits.keys_remembered_max = number as usize,
-                _ => return Err("there are limits of runs, losses, rejections and keys".to_owned()),
+                "starts" => self.limits.failed_starts_max = number,
+                _ => return Err("there are limits of runs, losses, rejections, keys and starts".to_owned()),
             }
         }
         self.harness = Harness::new(self.limits.clone());
@@ -195,6 +225,45 @@ impl Stage {
     fn ask(&mut self, request: Request) -> Outcome {
         self.requests += 1;
         let done = self.harness.input(Input::Requested(RequestId(self.requests), request));
+        self.show(done)
+    }
+
+    fn ask_executor(&mut self, name: &str, request: impl FnOnce(ExecutorName) -> Request) -> Outcome {
+        let executor = name.parse().map_err(|error| format!("{error}"))?;
+        self.ask(request(executor))
+    }
+
+    fn close(&mut self, name: &str, closed: Closed, reason: &[&str]) -> Outcome {
+        let reason = reason.join(" ").into();
+        self.ask_executor(name, |executor| {
+            Request::CloseExecutor(CloseExecutor { executor, closed, reason, by: PERSON.into() })
+        })
+    }
+
+    fn set(&mut self, name: &str, text: Option<&str>) -> Outcome {
+        let text = text.map(Into::into);
+        self.ask(Request::SetSetting(SetSetting { name: name.into(), text, by: "alice".into() }))
+    }
+
+    fn settings(&mut self, revision: &str, words: &[&str]) -> Outcome {
+        let revision = revision.parse().map_err(|_| "revisions have numbers")?;
+        let mut account = SettingsAccount {
+            revision,
+            given: Vec::new(),
+            unset: BTreeMap::new(),
+            anybody: "somebody".into(),
+        };
+        let mut words = words.iter();
+        for word in words.by_ref().take_while(|word| **word != "-") {
+            let (name, text) = word.split_once('=').ok_or("a setting is written name=value")?;
+            let text: &[u8] = if text == "%" { &[0xff] } else { text.as_bytes() };
+            let by = "somebody".into();
+            account.given.push(GivenSetting { name: name.into(), text: text.into(), by, revision });
+        }
+        for name in words {
+            account.unset.insert((*name).into(), ("alice".into(), revision));
+        }
+        let done = self.harness.input(Input::SettingsRead(Box::new(account)));
         self.show(done)
     }
 

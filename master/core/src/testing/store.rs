@@ -6,7 +6,7 @@ use std::{
 };
 
 use millrace_common::{
-    id::{AttemptId, InstanceIndex, RunId, WorkflowName},
+    id::{AttemptId, ExecutorName, InstanceIndex, RunId, WorkflowName},
     state::{AttemptState, RunState, TaskState},
     term::Term,
     time::Timestamp,
@@ -15,7 +15,9 @@ use millrace_common::{
 
 use crate::{
     batch::{AttemptEnd, Batch, Change, Effect, RunCreated, Trigger},
-    snapshot::{LiveRow, RunRow, Snapshot, TaskRow, UnreadableRow, WorkflowRow},
+    settings::{SettingChanged, SettingRow},
+    snapshot::{LiveRow, RunRow, Snapshot, StandingRow, TaskRow, UnreadableRow, WorkflowRow},
+    standing::ExecutorStanding,
 };
 
 /// An attempt as it stands in the store.
@@ -40,6 +42,10 @@ pub struct MemoryStore {
     pub runs: BTreeMap<RunId, RunRow>,
     /// All attempts.
     pub attempts: BTreeMap<AttemptId, StoredAttempt>,
+    /// Executors that are closed to starts.
+    pub standings: BTreeMap<ExecutorName, ExecutorStanding>,
+    /// What operators gave the live settings.
+    pub settings: BTreeMap<Arc<str>, SettingRow>,
     keys: BTreeMap<(WorkflowName, String), RunId>,
     fired: BTreeSet<(WorkflowName, Timestamp)>,
 }
@@ -110,6 +116,8 @@ impl MemoryStore {
                 .collect(),
             runs,
             quarantined: quarantined.into_iter().map(|run| run.created.run).collect(),
+            settings: self.settings.values().cloned().collect(),
+            standings: self.standings.iter().map(standing_row).collect(),
         }
     }
 
@@ -126,6 +134,7 @@ impl MemoryStore {
                 }
                 Ok(())
             }
+            Change::SettingChanged(changed) => self.write_setting(changed),
             Change::RunCreated(created) => self.write_run(created),
             Change::RunMoved { run, from, to, at, .. } => {
                 let row = self.run(*run)?;
@@ -168,6 +177,14 @@ impl MemoryStore {
             }
             Change::AttemptMoved { attempt, from, to, .. } => self.write_attempt_moved(*attempt, *from, *to),
             Change::AttemptEnded { attempt, from, end, .. } => self.write_attempt_ended(*attempt, *from, end),
+            Change::ExecutorClosed { executor, standing } => {
+                self.standings.insert(executor.clone(), standing.clone());
+                Ok(())
+            }
+            Change::ExecutorOpened { executor, .. } | Change::ExecutorForgotten { executor, .. } => {
+                self.standings.remove(executor);
+                Ok(())
+            }
         }
     }
 
@@ -189,6 +206,14 @@ impl MemoryStore {
         let (workflow, source) = (workflow.clone(), source.clone());
         self.workflows.push(WorkflowRow { version, is_latest: true, workflow, source, cursor });
         Ok(())
+    }
+
+    fn write_setting(&mut self, changed: &SettingChanged) -> Result<(), String> {
+        let before = match &changed.now {
+            Some(row) => self.settings.insert(Arc::clone(&changed.name), row.clone()),
+            None => self.settings.remove(&changed.name),
+        };
+        guard(before == changed.before, || format!("setting {} is another one: {before:?}", changed.name))
     }
 
     fn write_run(&mut self, created: &RunCreated) -> Result<(), String> {
@@ -239,9 +264,10 @@ impl MemoryStore {
         })?;
         match end.state {
             AttemptState::Failed | AttemptState::TimedOut => row.failures += 1,
-            AttemptState::Lost => row.losses += 1,
+            AttemptState::Lost if end.counts_as_loss() => row.losses += 1,
             AttemptState::Rejected if end.counts_as_rejection() => row.rejections += 1,
             AttemptState::Rejected
+            | AttemptState::Lost
             | AttemptState::Succeeded
             | AttemptState::Killed
             | AttemptState::Assigned
@@ -275,6 +301,10 @@ impl MemoryStore {
         guard(!row.state.is_final(), || format!("task {index} of run {run} has ended"))?;
         Ok(row)
     }
+}
+
+fn standing_row((executor, standing): (&ExecutorName, &ExecutorStanding)) -> StandingRow {
+    StandingRow { executor: executor.clone(), standing: standing.clone() }
 }
 
 fn guard(holds: bool, problem: impl FnOnce() -> String) -> Result<(), String> {

@@ -49,6 +49,8 @@ impl Stage {
             is_clean: true,
             is_space_low: false,
             version: "test".into(),
+            process: Some(format!("first of {name}").into()),
+            spool_facts: 0,
             held: Vec::new(),
         };
         for pair in words.chunks(2) {
@@ -132,7 +134,8 @@ impl Stage {
                 let words = words.get(usize::from(is_space_low)..).unwrap_or_default();
                 let held = self.beaten(&place, words)?;
                 let number = number.parse().map_err(|_| "a heartbeat has a number")?;
-                Input::HeartbeatReceived { session, number, held, is_space_low }
+                let spool_facts = place.hello.spool_facts;
+                Input::HeartbeatReceived { session, number, held, is_space_low, spool_facts }
             }
             ("leaves", []) => {
                 if let Some(place) =
@@ -174,7 +177,11 @@ impl Stage {
                 "home" => hello.machine = Some(format!("machine of {}", hello.executor).into()),
                 "nameless" => hello.machine = None,
                 "short" => hello.is_space_low = true,
+                "restarted" => hello.process = Some(format!("process {}", self.sessions + 1).into()),
                 "holding" => break,
+                word if word.starts_with("facts=") => {
+                    hello.spool_facts = word["facts=".len()..].parse().map_err(|_| "facts=5")?;
+                }
                 _ => return Err(format!("no such circumstance: {word}")),
             }
             rest = after;
@@ -231,8 +238,10 @@ impl Stage {
             reject_reason: match words {
                 ["short"] => RejectReason::SpaceLow,
                 ["draining"] => RejectReason::Draining,
+                ["failing"] => RejectReason::CannotStart,
                 _ => RejectReason::Other,
             },
+            is_planned: words.contains(&"planned"),
             proof: if state == AttemptState::Rejected { Proof::Refused } else { Proof::Reported },
         })
     }
@@ -250,7 +259,11 @@ impl Stage {
                     place.held.remove(attempt);
                 }
             }
-            Message::Refused(_) | Message::HeartbeatAnswer(_) | Message::Start(_) | Message::Kill { .. } => {}
+            Message::Refused(_)
+            | Message::SpoolOld(_)
+            | Message::HeartbeatAnswer(_)
+            | Message::Start(_)
+            | Message::Kill { .. } => {}
         }
     }
 

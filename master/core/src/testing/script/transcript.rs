@@ -8,7 +8,9 @@ use millrace_common::{
 };
 
 use crate::{
-    batch::{Answer, Change, Effect, Message, Proof, Trigger},
+    ExecutorSummary,
+    batch::{Alarm, Answer, Change, Effect, Message, Proof, Trigger},
+    settings::SettingChanged,
     testing::MemoryStore,
 };
 
@@ -76,6 +78,7 @@ impl Names {
                     skipped.map_or_else(String::new, |skipped| format!(", passed over {}", skipped.count));
                 format!("cursor of {workflow} at {cursor}{skipped}")
             }
+            Change::SettingChanged(changed) => setting(changed),
             Change::RunCreated(created) => {
                 let name = self.name_of(created.run);
                 let cause = match created.trigger {
@@ -109,6 +112,11 @@ impl Names {
                     if end.proof == Proof::Reported { String::new() } else { format!(" by {:?}", end.proof) };
                 format!("attempt {} {from} -> {}{proof}{reason}", self.attempt_of(*attempt), end.state)
             }
+            Change::ExecutorClosed { executor, standing } => format!("executor {executor} {standing}"),
+            Change::ExecutorOpened { executor, by, .. } => format!("executor {executor} opened by {by}"),
+            Change::ExecutorForgotten { executor, by, .. } => {
+                format!("executor {executor} forgotten by {by}")
+            }
         }
     }
 
@@ -119,6 +127,15 @@ impl Names {
     ) -> String {
         match effect {
             Effect::Answer(_, answer) => format!("answer: {}", self.answer(answer)),
+            Effect::Alarm(Alarm::AliveAfterEnd { executor, attempt }) => {
+                format!("alarm: {} is alive on {executor} after its end", self.attempt_of(*attempt))
+            }
+            Effect::Alarm(Alarm::SpoolOld { executor, .. }) => {
+                format!("alarm: the spool of {executor} is an older copy of itself")
+            }
+            Effect::Alarm(Alarm::Rival { executor, machine }) => {
+                format!("alarm: a second {executor} on {}", machine.as_deref().unwrap_or("some machine"))
+            }
             Effect::Send(session, message) => {
                 let to = executor_of(*session).unwrap_or_else(|| format!("session {}", session.0));
                 format!("{to}: {}", self.message(message))
@@ -140,6 +157,7 @@ impl Names {
                 format!("welcome [{}]", verdicts.iter().map(verdict).collect::<Vec<_>>().join(", "))
             }
             Message::Refused(reason) => format!("refused: {reason}"),
+            Message::SpoolOld(reason) => format!("old spool: {reason}"),
             Message::HeartbeatAnswer(number) => format!("heartbeat {number} answered"),
             Message::Start(start) => {
                 let values: Vec<String> =
@@ -166,23 +184,32 @@ impl Names {
                 format!("refused: {text}")
             }
             Answer::Executors(executors) => {
-                let line = |at: &crate::ExecutorSummary| {
-                    let away = if at.is_connected { "" } else { " away" };
-                    let silent = at.silent_ms / 1_000;
-                    format!(
-                        "{} {} of {} slots{away}, silent for {silent} s",
-                        at.name, at.slots_used, at.slots
-                    )
-                };
-                executors.iter().map(line).collect::<Vec<_>>().join("; ")
+                executors.iter().map(executor_line).collect::<Vec<_>>().join("; ")
             }
+            Answer::Executor(detail) => {
+                let mut text = executor_line(&detail.summary);
+                for placed in &detail.attempts {
+                    let _ = write!(text, "\n       {} {}", self.attempt_of(placed.attempt), placed.state);
+                }
+                text
+            }
+            Answer::ExecutorForgotten => "the executor is forgotten".to_owned(),
+            Answer::AttemptEnded(state) => format!("the attempt is {state}"),
+            Answer::SettingTaken { is_changed } => format!("changed: {is_changed}"),
+            Answer::SettingsTaken => "taken".to_owned(),
             Answer::Work(work) => {
-                format!("{} runs, {} attempts, {} ready", work.runs, work.attempts, work.ready)
+                let paused = work
+                    .schedules_paused_since
+                    .map_or_else(String::new, |since| format!(", schedules paused since {since}"));
+                format!("{} runs, {} attempts, {} ready{paused}", work.runs, work.attempts, work.ready)
             }
             Answer::Explained(explanation) => {
                 let reason =
                     explanation.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
                 let mut text = format!("{}{reason}", explanation.state);
+                if let Some(since) = explanation.schedules_paused_since {
+                    let _ = write!(text, "; schedules paused since {since}");
+                }
                 for task in &explanation.tasks {
                     let _ = write!(text, "\n       {} {}: {}", task.task, task.state, task.reason);
                 }
@@ -209,5 +236,24 @@ impl Names {
 
     fn attempt_of(&self, attempt: AttemptId) -> String {
         format!("{}#{}", self.task_of(attempt.instance), attempt.number)
+    }
+}
+
+fn executor_line(at: &ExecutorSummary) -> String {
+    let away = if at.is_connected { "" } else { " away" };
+    let standing = at.standing.as_ref().map_or_else(String::new, |standing| format!(", {standing}"));
+    let silent = at.silent_ms / 1_000;
+    format!("{} {} of {} slots{away}, silent for {silent} s{standing}", at.name, at.slots_used, at.slots)
+}
+
+fn setting(changed: &SettingChanged) -> String {
+    let SettingChanged { name, before, given, refusal, by, .. } = changed;
+    let old = before.as_ref().and_then(|row| row.value.as_ref()).map_or("nothing", |value| &value.text);
+    match (given, refusal) {
+        (None, _) => format!("setting {name} {old} -> nothing by {by}"),
+        (Some(text), None) => format!("setting {name} {old} -> {text} by {by}"),
+        (Some(text), Some(reason)) => {
+            format!("setting {name} stays {old}, {text:?} by {by} refused: {reason}")
+        }
     }
 }
