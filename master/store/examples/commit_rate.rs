@@ -147,6 +147,7 @@ fn hops(instances: &[InstanceId]) -> [Vec<Change>; 4] {
                 ended_at: at,
                 log_bytes: 100,
                 reject_reason: RejectReason::Other,
+                is_planned: false,
                 proof: Proof::Reported,
             },
             at,

@@ -31,8 +31,10 @@ pub(crate) enum Kind {
 pub(crate) fn kind(column: &str) -> Kind {
     match column {
         "id" | "run_id" | "retry_of" | "spool_id" => Kind::Id,
-        "name" | "workflow" | "executor" | "machine_id" | "idempotency_key" => Kind::Name,
-        "task_names" | "source" | "params" | "reason" | "ending_reason" | "output_values" => Kind::Text,
+        "name" | "workflow" | "executor" | "closed_by" | "machine_id" | "idempotency_key" | "value_by"
+        | "refused_by" | "changed_by" => Kind::Name,
+        "task_names" | "source" | "params" | "reason" | "ending_reason" | "output_values" | "value_text"
+        | "refused_text" | "refused_reason" | "old_text" | "given_text" => Kind::Text,
         _ => Kind::Int,
     }
 }

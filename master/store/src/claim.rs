@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use crate::{
     Inner, Store, Writer,
-    dialect::{Cell, Connection, Purpose, Row, System, Trouble, trouble},
+    dialect::{Cell, Connection, Purpose, Row, System, Trouble, silence, trouble},
     row::RowError,
 };
 
@@ -21,10 +21,15 @@ const HOLDER_CHARS_MAX: usize = 191;
 pub(crate) const RESOLVE_TRIES: u32 = 4;
 /// Wait before asking again; it doubles each time.
 pub(crate) const RESOLVE_WAIT: Duration = Duration::from_millis(100);
+/// How long asking may take altogether: one wait for a lock that a dead connection of ours holds, and a second for the
+/// rest. A leader counts on it: between two tries it looks whether it may still lead.
+const RESOLVE_TIME_MAX: Duration = Duration::from_secs(6);
 /// How often a claim is sent while others hold the row. Before each but the first, their connections are ended.
 const CLAIM_TRIES: u32 = 3;
 
-const CLAIM: &str = "UPDATE leadership SET term = ?, seq = 0, holder = ? WHERE id = 1 AND term < ?";
+/// The columns of before come first: MySQL and MariaDB assign from left to right.
+const CLAIM: &str = "UPDATE leadership SET before_term = term, before_seq = seq, term = ?, seq = 0, holder = ? \
+     WHERE id = 1 AND term < ?";
 const FENCE: &str = "SELECT term, seq, holder FROM leadership WHERE id = 1";
 
 /// Why the stored term cannot be read.
@@ -209,10 +214,30 @@ impl Inner {
     async fn send_claim(&self, connection: &mut Connection, cells: &[Cell]) -> Result<u64, sqlx::Error> {
         #[cfg(feature = "testing")]
         if let Some(fault) = self.claim_fault.lock().await.take() {
-            return fault.strike_claim(connection, CLAIM, cells).await;
+            return fault.strike_claim(connection, cells).await;
         }
-        connection.execute(CLAIM, cells).await
+        claim_once(connection, cells).await
     }
+}
+
+/// Takes the row and notes that in the history of claims, in one transaction. Returns how many rows were taken.
+pub(crate) async fn claim_once(connection: &mut Connection, cells: &[Cell]) -> Result<u64, sqlx::Error> {
+    connection.begin_write().await?;
+    match claim_and_note(connection, cells).await {
+        Ok(1) => connection.commit().await.map(|()| 1),
+        failed => {
+            connection.rollback().await?;
+            failed
+        }
+    }
+}
+
+async fn claim_and_note(connection: &mut Connection, cells: &[Cell]) -> Result<u64, sqlx::Error> {
+    let taken = connection.execute(CLAIM, cells).await?;
+    if taken == 1 {
+        connection.execute(connection.claim_note(), &[]).await?;
+    }
+    Ok(taken)
 }
 
 /// Ends the connections of other leaders, unless one of them has a later term than ours: then it is we who have to go.
@@ -230,6 +255,16 @@ async fn unblock(connection: &mut Connection, mine: Term) -> Result<bool, sqlx::
 /// Connects again and reads the fence row, after whoever holds it: what is read then is settled. `known` is the system
 /// that the term was claimed in.
 pub(crate) async fn reconnect(
+    inner: &Inner,
+    known: Option<&System>,
+    mine: Term,
+) -> Result<(Connection, Fence), TermError> {
+    // Where the server keeps silent the connection is dropped: it is nobody's but ours, and nothing is written on it.
+    let resolved = tokio::time::timeout(RESOLVE_TIME_MAX, resolve(inner, known, mine)).await;
+    resolved.unwrap_or_else(|_| Err(TermError::Database(silence())))
+}
+
+async fn resolve(
     inner: &Inner,
     known: Option<&System>,
     mine: Term,

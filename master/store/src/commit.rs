@@ -251,8 +251,21 @@ impl Writer {
     /// # Errors
     /// As [`commit`](Self::commit). Nothing is lost while the error does not end the term.
     pub async fn retry(&mut self) -> Result<Committed, CommitError> {
-        let pending = self.pending.take().unwrap_or_else(|| Pending::of(Vec::new()));
-        self.settle(pending).await
+        match self.pending.take() {
+            Some(pending) => self.make_durable(pending).await,
+            None => Ok(Committed { changes: Vec::new(), effects: Vec::new(), seq: self.seq }),
+        }
+    }
+
+    /// Shows that this leader could write, by a transaction that advances the fence and changes nothing else.
+    ///
+    /// The future must run to its end; if it is dropped, the writer is closed.
+    ///
+    /// # Errors
+    /// As [`commit`](Self::commit).
+    pub async fn probe(&mut self) -> Result<Committed, CommitError> {
+        self.refuse_unsettled()?;
+        self.make_durable(Pending::of(Vec::new())).await
     }
 
     /// Puts changes into statements.
@@ -265,28 +278,40 @@ impl Writer {
         })
     }
 
-    /// Makes a transaction durable, or keeps it for the next try.
-    pub(crate) async fn settle(&mut self, mut pending: Pending) -> Result<Committed, CommitError> {
-        if self.pending.is_some() {
-            return Err(CommitError::Unsettled(self.term));
+    /// Makes a transaction durable, or keeps it for the next try. One without statements needs none.
+    pub(crate) async fn settle(&mut self, pending: Pending) -> Result<Committed, CommitError> {
+        self.refuse_unsettled()?;
+        if pending.statements.is_empty() {
+            Ok(self.handed_out(pending))
+        } else {
+            self.make_durable(pending).await
         }
-        if !pending.statements.is_empty() {
-            // Opened again at the end, so that a future that is dropped on the way leaves the writer closed.
-            if mem::replace(&mut self.is_closed, true) {
-                return Err(CommitError::Closed(self.term));
-            }
-            if let Err(error) = self.until_settled(&mut pending).await {
-                self.hang_up().await;
-                if !error.ends_term() {
-                    self.pending = Some(pending);
-                    self.is_closed = false;
-                }
-                return Err(error);
-            }
-            self.is_closed = false;
+    }
+
+    const fn refuse_unsettled(&self) -> Result<(), CommitError> {
+        if self.pending.is_some() { Err(CommitError::Unsettled(self.term)) } else { Ok(()) }
+    }
+
+    async fn make_durable(&mut self, mut pending: Pending) -> Result<Committed, CommitError> {
+        // Opened again at the end, so that a future that is dropped on the way leaves the writer closed.
+        if mem::replace(&mut self.is_closed, true) {
+            return Err(CommitError::Closed(self.term));
         }
+        if let Err(error) = self.until_settled(&mut pending).await {
+            self.hang_up().await;
+            if !error.ends_term() {
+                self.pending = Some(pending);
+                self.is_closed = false;
+            }
+            return Err(error);
+        }
+        self.is_closed = false;
+        Ok(self.handed_out(pending))
+    }
+
+    fn handed_out(&self, pending: Pending) -> Committed {
         let (changes, effects) = pending.batch.map(Batch::release).unwrap_or_default();
-        Ok(Committed { changes, effects, seq: self.seq })
+        Committed { changes, effects, seq: self.seq }
     }
 
     async fn hang_up(&mut self) {

@@ -22,7 +22,7 @@ use sqlx::{mysql::MySqlRow, postgres::PgRow, sqlite::SqliteRow};
 pub use self::server::{SettingWarning, TooOld};
 pub(crate) use self::{
     cell::Cell,
-    connection::{Connection, Migrated},
+    connection::{Connection, Migrated, silence},
     mysql::MySql,
     postgres::Postgres,
     server::Server,

@@ -35,7 +35,7 @@ pub mod query;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::Mutex;
 
@@ -65,7 +65,10 @@ struct Inner {
     database: Database,
     /// The connection that opened a file, kept for the first who leads: opening another costs a millisecond.
     spare: Mutex<Option<Connection>>,
-    warnings: Vec<SettingWarning>,
+    /// Where the database is, for messages.
+    name: String,
+    /// What is to be said about the server's settings; absent until it was asked and its schema is up to date.
+    warnings: OnceLock<Vec<SettingWarning>>,
     #[cfg(feature = "testing")]
     claim_fault: Mutex<Option<testing::Fault>>,
     _lock: Option<folder::Lock>,
@@ -75,7 +78,7 @@ impl Store {
     /// Returns the settings of the server with which it can lose what it has acknowledged.
     #[must_use]
     pub fn warnings(&self) -> &[SettingWarning] {
-        &self.inner.warnings
+        self.inner.warnings.get().map_or(&[], Vec::as_slice)
     }
 
     /// Ends the connections that read. Queries fail afterwards.

@@ -15,7 +15,7 @@ use millrace_common::{
     state::{AttemptState, TaskState},
     time::Timestamp,
 };
-use millrace_core::{LiveRow, RunRow, Snapshot, TaskRow, UnreadableRow, WorkflowRow};
+use millrace_core::{LiveRow, RunRow, Snapshot, StandingRow, TaskRow, UnreadableRow, WorkflowRow};
 use thiserror::Error;
 
 use crate::{
@@ -33,9 +33,14 @@ const VERSIONS: &str = "SELECT w.name, v.version, CASE WHEN v.version = w.versio
 const RUNS: &str = "SELECT id, workflow, version, trigger_code, retry_of, interval_start, interval_end, params, \
      idempotency_key, created_at, state, started_at, ending, ending_reason \
      FROM run WHERE state < 10 ORDER BY id";
+pub(crate) const SETTINGS: &str = "SELECT name, value_text, value_by, value_at, refused_text, refused_reason, refused_by, refused_at, \
+     revision FROM setting ORDER BY name";
 /// Values may be large, and few instances have any: they come as rows.
 const VALUES: &str = "SELECT t.run_id, t.instance_index, t.output_values \
      FROM run r JOIN task_instance t ON t.run_id = r.id WHERE r.state < 10 AND t.output_values IS NOT NULL";
+
+const STANDINGS: &str =
+    "SELECT executor, closed, reason, closed_by, closed_at FROM executor_standing ORDER BY executor";
 
 /// Why the durable state cannot be read at all.
 #[derive(Debug, Error)]
@@ -116,9 +121,11 @@ impl Store {
         let mut load = Load::default();
         connection.each(VERSIONS, |row| load.version(row).map_err(broken("workflow_version"))).await?;
         connection.each(RUNS, |row| load.run(row)).await?;
+        connection.each(SETTINGS, |row| load.setting(row).map_err(broken("setting"))).await?;
         connection.each(self.inner.database.live_tasks(), |row| load.tasks(row)).await?;
         connection.each(VALUES, |row| load.values(row)).await?;
         connection.each(self.inner.database.live_attempts(), |row| load.attempts(row)).await?;
+        connection.each(STANDINGS, |row| load.standing(row).map_err(broken("executor_standing"))).await?;
         connection.commit().await?;
         connection.close_hard().await;
         Ok(load.finish())
@@ -160,6 +167,11 @@ impl Load {
                 self.unreadable.insert((name, version), unreadable);
             }
         }
+        Ok(())
+    }
+
+    fn setting(&mut self, row: &Row) -> Result<(), RowError> {
+        self.snapshot.settings.push(row.cells().setting()?);
         Ok(())
     }
 
@@ -231,6 +243,14 @@ impl Load {
                 _ => self.problems.push(LoadProblem::Stray { run }),
             }
         }
+        Ok(())
+    }
+
+    /// Takes an executor that is closed. One that cannot be read ends the start: it must not be taken for open.
+    fn standing(&mut self, row: &Row) -> Result<(), RowError> {
+        let mut cells = row.cells();
+        let (executor, standing) = (cells.executor()?, cells.standing()?);
+        self.snapshot.standings.push(StandingRow { executor, standing });
         Ok(())
     }
 

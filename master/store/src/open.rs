@@ -3,7 +3,8 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use sqlx::migrate::{MigrateError, Migrator};
@@ -12,7 +13,10 @@ use tokio::sync::Mutex;
 
 use crate::{
     Address, Inner, Store, StoreConfig,
-    dialect::{Connection, Database, Migrated, MySql, Postgres, Purpose, SettingWarning, Sqlite, TooOld},
+    dialect::{
+        Connection, Database, Migrated, MySql, Postgres, Purpose, SettingWarning, Sqlite, TooOld, Trouble,
+        silence, trouble,
+    },
     folder,
 };
 
@@ -22,6 +26,8 @@ static MYSQL_MIGRATIONS: Migrator = sqlx::migrate!("migrations/mysql");
 
 /// A file up to this size, in bytes, is checked as a whole when it is opened: that takes about a millisecond.
 const CHECKED_BYTES_MAX: u64 = 4 << 20;
+/// How long a server may take to say what it is. A change of the schema takes as long as it takes.
+const SERVER_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Why a store cannot be opened.
 #[derive(Debug, Error)]
@@ -114,6 +120,30 @@ pub enum OpenError {
     Migrate(#[source] MigrateError),
 }
 
+impl OpenError {
+    /// Tells whether it may pass without anybody changing a setting: the server is away, or just coming up.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        let is_outage = |error: &sqlx::Error| matches!(trouble(error), Trouble::Outage | Trouble::Conflict);
+        match self {
+            Self::Database(source) | Self::Server { source, .. } => is_outage(source),
+            Self::Migrate(MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _)) => {
+                is_outage(source)
+            }
+            Self::Replica { .. } => true,
+            Self::Folder { .. }
+            | Self::InUse { .. }
+            | Self::NetworkFilesystem { .. }
+            | Self::Damaged { .. }
+            | Self::NewerSchema { .. }
+            | Self::TooOld(_)
+            | Self::HalfMade { .. }
+            | Self::ForeignSchema { .. }
+            | Self::Migrate(_) => false,
+        }
+    }
+}
+
 impl Store {
     /// Opens the store, makes it where it is missing, and brings its schema up to date. On a server the database itself
     /// exists already.
@@ -121,17 +151,64 @@ impl Store {
     /// # Errors
     /// See [`OpenError`]; nothing is changed on any but the last.
     pub async fn open(config: &StoreConfig) -> Result<Self, OpenError> {
-        let database = match &config.address {
+        let store = Self::attach(config).await?;
+        store.prepare().await?;
+        Ok(store)
+    }
+
+    /// Opens a store whose server may be away: connects to nobody, until [`prepare`](Self::prepare) or a query does. A
+    /// file is opened as by [`open`](Self::open).
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), of a file alone.
+    pub async fn attach(config: &StoreConfig) -> Result<Self, OpenError> {
+        let (database, server) = match &config.address {
             Address::Sqlite(file) => return Self::open_file(config, file).await,
-            Address::Postgres(server) => Database::Postgres(Postgres::new(server, config.limits)),
-            Address::MySql(server) => Database::MySql(MySql::new(server, config.limits)),
+            Address::Postgres(server) => (Database::Postgres(Postgres::new(server, config.limits)), server),
+            Address::MySql(server) => (Database::MySql(MySql::new(server, config.limits)), server),
         };
-        let server = match &config.address {
-            Address::Sqlite(file) => file.display().to_string(),
-            Address::Postgres(server) | Address::MySql(server) => server.to_string(),
-        };
-        let warnings = prepare_server(&database, server).await?;
-        Ok(Self::over(database, None, warnings, None))
+        Ok(Self::over(database, server.to_string(), None, OnceLock::new(), None))
+    }
+
+    /// Asks the server what it is, and brings its schema up to date. What is ready already is left alone.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; where it [is passing](OpenError::is_passing) the same may succeed later.
+    pub async fn prepare(&self) -> Result<(), OpenError> {
+        if !self.is_ready() {
+            let warnings = prepare_server(&self.inner.database, self.inner.name.clone()).await?;
+            // Somebody else may have been as fast, and has read the same.
+            let _ = self.inner.warnings.set(warnings);
+        }
+        Ok(())
+    }
+
+    /// Tells whether the database was found to be one to work with, its schema up to date.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.inner.warnings.get().is_some()
+    }
+
+    /// Tells whether the database is on a server, which can be away.
+    #[must_use]
+    pub fn has_server(&self) -> bool {
+        !matches!(self.inner.database, Database::Sqlite(_))
+    }
+
+    /// Returns where the database is, for messages: without the account.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// Returns which kind of database it is: `sqlite`, `postgres` or `mysql`.
+    #[must_use]
+    pub fn engine(&self) -> &'static str {
+        match &self.inner.database {
+            Database::Sqlite(_) => "sqlite",
+            Database::Postgres(_) => "postgres",
+            Database::MySql(_) => "mysql",
+        }
     }
 
     async fn open_file(config: &StoreConfig, file: &Path) -> Result<Self, OpenError> {
@@ -158,17 +235,20 @@ impl Store {
         let bytes = file.metadata().map_err(failed)?.len();
         let database = Database::Sqlite(Sqlite::new(file));
         let connection = prepare_file(&database, bytes).await?;
-        Ok(Self::over(database, Some(connection), Vec::new(), lock))
+        let name = file.display().to_string();
+        Ok(Self::over(database, name, Some(connection), OnceLock::from(Vec::new()), lock))
     }
 
     fn over(
         database: Database,
+        name: String,
         spare: Option<Connection>,
-        warnings: Vec<SettingWarning>,
+        warnings: OnceLock<Vec<SettingWarning>>,
         lock: Option<folder::Lock>,
     ) -> Self {
         let inner = Inner {
             database,
+            name,
             spare: Mutex::new(spare),
             warnings,
             #[cfg(feature = "testing")]
@@ -193,13 +273,17 @@ async fn prepare_file(database: &Database, bytes: u64) -> Result<Connection, Ope
 async fn prepare_server(database: &Database, name: String) -> Result<Vec<SettingWarning>, OpenError> {
     let failed = |source| OpenError::Server { server: name.clone(), source };
     let mut connection = database.connect(Purpose::Prepare).await.map_err(failed)?;
-    let Some(server) = connection.server().await.map_err(failed)? else { return Ok(Vec::new()) };
+    // A connection that is being asked has nothing to lose.
+    let asked = tokio::time::timeout(SERVER_TIME_MAX, connection.server()).await;
+    let server = asked.unwrap_or_else(|_| Err(silence())).map_err(failed)?;
+    let Some(server) = server else { return Ok(Vec::new()) };
     if let Some(too_old) = server.too_old {
         return Err(too_old.into());
     }
     if server.is_replica {
         return Err(OpenError::Replica { server: name });
     }
+    connection.lock_schema().await.map_err(failed)?;
     migrate(&mut connection).await?;
     connection.close_hard().await;
     for warning in &server.warnings {
@@ -209,10 +293,13 @@ async fn prepare_server(database: &Database, name: String) -> Result<Vec<Setting
 }
 
 async fn migrate(connection: &mut Connection) -> Result<(), OpenError> {
+    // Direct: the plain `run` makes futures that no task can hold, since the compiler cannot tell that they are `Send`.
     let (result, migrations) = match connection.migrated() {
-        Migrated::Sqlite(link) => (SQLITE_MIGRATIONS.run(link).await, &SQLITE_MIGRATIONS),
-        Migrated::Postgres(link) => (POSTGRES_MIGRATIONS.run(link).await, &POSTGRES_MIGRATIONS),
-        Migrated::MySql(link) => (MYSQL_MIGRATIONS.run(link).await, &MYSQL_MIGRATIONS),
+        Migrated::Sqlite(link) => (SQLITE_MIGRATIONS.run_direct(None, link, false).await, &SQLITE_MIGRATIONS),
+        Migrated::Postgres(link) => {
+            (POSTGRES_MIGRATIONS.run_direct(None, link, false).await, &POSTGRES_MIGRATIONS)
+        }
+        Migrated::MySql(link) => (MYSQL_MIGRATIONS.run_direct(None, link, false).await, &MYSQL_MIGRATIONS),
     };
     result.map_err(|error| refused(error, migrations))
 }

@@ -4,7 +4,9 @@
 //! paged by key: a page names the last key that it holds, and the next one starts after it, so that a page costs the
 //! same however far back it is. Dropping the future of a query is safe.
 
+mod history;
 mod run;
+mod setting;
 mod workflow;
 
 use std::sync::Arc;
@@ -13,13 +15,15 @@ use millrace_common::{definition::Rejected, id::WorkflowName, term::Term};
 use thiserror::Error;
 
 pub use self::{
+    history::{AttemptRow, ClaimRow, RunRow, ScheduleRow, SkipRow, TaskRow},
     run::{AttemptDetail, RunDetail, RunFilter, RunSummary, TaskDetail},
+    setting::{SettingChange, SettingChangeKey},
     workflow::{LastRun, VersionSource, WorkflowSummary},
 };
 use crate::{
     Store,
     claim::{TermError, fence_of},
-    dialect::Row,
+    dialect::{Row, Trouble, trouble},
     row::{Cells, RowError},
 };
 
@@ -55,6 +59,19 @@ pub enum QueryError {
     /// The leadership row cannot be read.
     #[error(transparent)]
     Leadership(#[from] TermError),
+}
+
+impl QueryError {
+    /// Tells whether the same may be answered when the database is back.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::Database(error) | Self::Leadership(TermError::Database(error)) => {
+                matches!(trouble(error), Trouble::Outage | Trouble::Conflict)
+            }
+            Self::Leadership(_) | Self::Row { .. } | Self::Definition { .. } => false,
+        }
+    }
 }
 
 /// A part of a list.

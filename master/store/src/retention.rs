@@ -4,7 +4,7 @@
 //! for long; the caller calls again while there is more. Live runs are never touched. What is to go is found by the
 //! read-only connections first: what has ended does not change any more.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use millrace_common::{
     id::{RunId, WorkflowName},
@@ -25,6 +25,14 @@ const RUNS_MAX: u32 = 256;
 const INSTANCES_MAX: u64 = 2_000;
 /// Records of skipped intervals that one call deletes at most.
 const SKIPS_MAX: u32 = 256;
+
+/// Changes of live settings that are kept, whatever else is: years of what people do, and a bound for what programs do.
+const SETTING_CHANGES_KEPT: u32 = 10_000;
+/// Changes of live settings that one call deletes.
+const SETTING_CHANGES_MAX: u32 = 1_000;
+
+/// Claims that are kept: months of a leader that fails every few minutes.
+const CLAIMS_KEPT: u32 = 10_000;
 
 /// What to keep. Without a bound nothing is deleted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -58,15 +66,24 @@ pub enum PruneError {
     Commit(#[from] CommitError),
 }
 
-const OLD: &str = "SELECT id, (SELECT COUNT(*) FROM task_instance t WHERE t.run_id = run.id) FROM run \
-     WHERE id < ? AND state >= 10 AND ended_at < ? ORDER BY id LIMIT ?";
+const OLD: &str = "SELECT id, (SELECT COUNT(*) FROM task_instance t WHERE t.run_id = run.id), workflow, created_at \
+     FROM run WHERE id < ? AND state >= 10 AND ended_at < ? ORDER BY id LIMIT ?";
 const CROWDED: &str =
     "SELECT workflow FROM run WHERE state >= 10 GROUP BY workflow HAVING COUNT(*) > ? LIMIT 1";
 const LAST_TOO_MANY: &str =
     "SELECT id FROM run WHERE workflow = ? AND state >= 10 ORDER BY id DESC LIMIT 1 OFFSET ?";
-const TOO_MANY: &str = "SELECT id, (SELECT COUNT(*) FROM task_instance t WHERE t.run_id = run.id) FROM run \
-     WHERE workflow = ? AND id <= ? AND state >= 10 ORDER BY id LIMIT ?";
+const TOO_MANY: &str = "SELECT id, (SELECT COUNT(*) FROM task_instance t WHERE t.run_id = run.id), workflow, \
+     created_at FROM run WHERE workflow = ? AND id <= ? AND state >= 10 ORDER BY id LIMIT ?";
 const OLD_SKIPS: &str = "SELECT last_end FROM firing_skip WHERE last_end < ? ORDER BY last_end LIMIT ?";
+
+const SKIPS_UP_TO: &str =
+    "SELECT workflow, MAX(last_end) FROM firing_skip WHERE last_end <= ? GROUP BY workflow";
+/// The newest claim that is one too many.
+const CLAIM_TOO_MANY: &str = "SELECT term FROM claim ORDER BY term DESC LIMIT 1 OFFSET ?";
+
+/// The newest changes of settings that is one too many, and those before it, oldest first.
+const CHANGES_TOO_MANY: &str = "SELECT changed_at FROM setting_change WHERE changed_at <= \
+     (SELECT changed_at FROM setting_change ORDER BY changed_at DESC LIMIT 1 OFFSET ?) ORDER BY changed_at LIMIT ?";
 
 static ATTEMPTS_GONE: Shape = Shape {
     name: "delete attempt",
@@ -108,6 +125,40 @@ static SKIPS_GONE: Shape = Shape {
     is_exact: false,
 };
 
+static CLAIMS_GONE: Shape = Shape {
+    name: "delete claim",
+    subject: "claims up to",
+    table: "claim",
+    columns: &["term"],
+    keys: 1,
+    form: Form::DeleteUpTo,
+    is_exact: false,
+};
+
+/// Whoever looks whether everything was fired must know what may be gone.
+static PRUNED: Shape = Shape {
+    name: "update workflow pruned_to",
+    subject: "workflow",
+    table: "workflow",
+    columns: &["name", "pruned_to"],
+    keys: 1,
+    form: Form::Update {
+        set: &[("pruned_to", "v.pruned_to")],
+        guard: "workflow.name = v.name AND (workflow.pruned_to IS NULL OR workflow.pruned_to < v.pruned_to)",
+    },
+    is_exact: false,
+};
+
+static SETTING_CHANGES_GONE: Shape = Shape {
+    name: "delete setting_change",
+    subject: "changes of settings up to",
+    table: "setting_change",
+    columns: &["changed_at"],
+    keys: 1,
+    form: Form::DeleteUpTo,
+    is_exact: false,
+};
+
 impl Writer {
     /// Deletes a bounded part of what `retention` does not keep at `now`.
     ///
@@ -125,6 +176,7 @@ impl Writer {
             victims.take(&self.inner.database.read(OLD, &cells).await?)?;
             if let Some(last) = self.last_old_skip(cutoff).await? {
                 skips.push([last.into()]);
+                victims.note_skips(&self.inner.database.read(SKIPS_UP_TO, &[last.into()]).await?)?;
             }
         }
         if let (Some(keep), true) = (retention.keep_runs, victims.runs.is_empty()) {
@@ -133,6 +185,8 @@ impl Writer {
         let runs = u32::try_from(victims.runs.len()).unwrap_or(u32::MAX);
         let mut statements = victims.statements();
         statements.extend(skips.into_statements());
+        statements.extend(self.old_setting_changes().await?.into_statements());
+        statements.extend(self.old_claims().await?.into_statements());
         if !statements.is_empty() {
             self.settle(Pending::of(statements)).await.map(drop)?;
         }
@@ -155,6 +209,25 @@ impl Writer {
         Ok(())
     }
 
+    async fn old_setting_changes(&self) -> Result<Rows, PruneError> {
+        let cells = [SETTING_CHANGES_KEPT.into(), SETTING_CHANGES_MAX.into()];
+        let rows = self.inner.database.read(CHANGES_TOO_MANY, &cells).await?;
+        let mut gone = Rows::new(&SETTING_CHANGES_GONE);
+        if let Some(last) = rows.last() {
+            gone.push([last.cells().time()?.into()]);
+        }
+        Ok(gone)
+    }
+
+    async fn old_claims(&self) -> Result<Rows, PruneError> {
+        let rows = self.inner.database.read(CLAIM_TOO_MANY, &[CLAIMS_KEPT.into()]).await?;
+        let mut gone = Rows::new(&CLAIMS_GONE);
+        if let Some(last) = rows.first() {
+            gone.push([last.cells().term()?.0.into()]);
+        }
+        Ok(gone)
+    }
+
     /// Returns the end of the last record of skipped intervals that is to go, so that not too many go at once.
     async fn last_old_skip(&self, cutoff: Timestamp) -> Result<Option<Timestamp>, PruneError> {
         let rows = self.inner.database.read(OLD_SKIPS, &[cutoff.into(), SKIPS_MAX.into()]).await?;
@@ -166,6 +239,8 @@ impl Writer {
 struct Victims {
     runs: Vec<RunId>,
     is_more: bool,
+    /// Up to when something of a workflow is gone afterwards: creation of a run, or end of an interval.
+    pruned_to: BTreeMap<WorkflowName, Timestamp>,
 }
 
 impl Victims {
@@ -180,20 +255,36 @@ impl Victims {
             let mut cells = row.cells();
             self.runs.push(cells.run()?);
             instances += cells.long()?;
+            self.note(cells.workflow()?, cells.time()?);
         }
         Ok(())
     }
 
+    fn note_skips(&mut self, rows: &[Row]) -> Result<(), RowError> {
+        for row in rows {
+            let mut cells = row.cells();
+            self.note(cells.workflow()?, cells.time()?);
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, workflow: WorkflowName, at: Timestamp) {
+        let noted = self.pruned_to.entry(workflow).or_insert(at);
+        *noted = at.max(*noted);
+    }
+
     fn statements(&self) -> Vec<Statement> {
-        [&ATTEMPTS_GONE, &TASKS_GONE, &RUNS_GONE]
-            .into_iter()
-            .flat_map(|shape| {
-                let mut rows = Rows::new(shape);
-                for run in &self.runs {
-                    rows.push([(*run).into()]);
-                }
-                rows.into_statements()
-            })
-            .collect()
+        let mut marks = Rows::new(&PRUNED);
+        for (workflow, at) in &self.pruned_to {
+            marks.push([workflow.into(), (*at).into()]);
+        }
+        let gone = [&ATTEMPTS_GONE, &TASKS_GONE, &RUNS_GONE].into_iter().flat_map(|shape| {
+            let mut rows = Rows::new(shape);
+            for run in &self.runs {
+                rows.push([(*run).into()]);
+            }
+            rows.into_statements()
+        });
+        marks.into_statements().chain(gone).collect()
     }
 }

@@ -12,7 +12,9 @@ use millrace_common::{
     term::Term,
     time::Timestamp,
 };
-use millrace_core::{Proof, RunCreated, Trigger};
+use millrace_core::{
+    Closed, ExecutorStanding, Proof, RefusedValue, RunCreated, SettingRow, SettingValue, Trigger,
+};
 use sqlx::{Decode, MySql, Postgres, Row as _, Sqlite};
 use thiserror::Error;
 use uuid::Uuid;
@@ -195,11 +197,17 @@ impl<'r> Cells<'r> {
     }
 
     pub(crate) fn proof(&mut self) -> Result<Option<Proof>, RowError> {
-        let known =
-            [Proof::Reported, Proof::Refused, Proof::Rebooted, Proof::CleanSlate, Proof::OrphanTimePassed];
         let Some(value) = self.opt_int()? else { return Ok(None) };
-        let found = known.into_iter().find(|proof| i64::from(proof.code()) == value);
+        let found = Proof::ALL.into_iter().find(|proof| i64::from(proof.code()) == value);
         found.map(Some).ok_or(RowError::Number { value, meaning: "proof" })
+    }
+
+    /// Reads how an executor is closed: `closed` to `closed_at`, in the order of the table.
+    pub(crate) fn standing(&mut self) -> Result<ExecutorStanding, RowError> {
+        let value = self.int()?;
+        let closed = Closed::ALL.into_iter().find(|closed| i64::from(closed.code()) == value);
+        let closed = closed.ok_or(RowError::Number { value, meaning: "way to close an executor" })?;
+        Ok(ExecutorStanding { closed, reason: self.text()?, by: self.text()?, since: self.time()? })
     }
 
     /// Reads what caused a run: a number and, for a retry, the run that is retried.
@@ -209,6 +217,17 @@ impl<'r> Cells<'r> {
     }
 
     /// Reads how a run came to be: `id` to `created_at`, in the order of the table.
+    pub(crate) fn setting(&mut self) -> Result<SettingRow, RowError> {
+        let name = self.text()?;
+        let (text, by, at) = (self.opt_text()?, self.opt_text()?, self.opt_time()?);
+        let value = text.zip(by).zip(at).map(|((text, by), at)| SettingValue { text, by, at });
+        let (text, reason) = (self.opt_text()?, self.opt_text()?);
+        let (by, at) = (self.opt_text()?, self.opt_time()?);
+        let refused = text.zip(reason).zip(by.zip(at));
+        let refused = refused.map(|((text, reason), (by, at))| RefusedValue { text, reason, by, at });
+        Ok(SettingRow { name, value, refused, revision: self.long()? })
+    }
+
     pub(crate) fn created(&mut self) -> Result<RunCreated, RowError> {
         Ok(RunCreated {
             run: self.run()?,

@@ -6,6 +6,7 @@ use millrace_core::Change;
 
 use crate::{
     CommitError, Store, StoreConfig, Writer,
+    claim::claim_once,
     commit::Pending,
     dialect::{Cell, Connection},
 };
@@ -54,11 +55,10 @@ impl Fault {
     pub(crate) async fn strike_claim(
         self,
         connection: &mut Connection,
-        sql: &'static str,
         cells: &[Cell],
     ) -> Result<u64, sqlx::Error> {
         if self.is_committed {
-            connection.execute(sql, cells).await?;
+            claim_once(connection, cells).await?;
         }
         (self.meanwhile)();
         Err(broken())

@@ -10,6 +10,8 @@ mod alike;
 mod changes;
 #[path = "conformance/fence.rs"]
 mod fence;
+#[path = "conformance/history.rs"]
+mod history;
 #[path = "conformance/model.rs"]
 mod model;
 #[path = "conformance/outage.rs"]
@@ -28,10 +30,12 @@ mod retention;
 mod sample;
 #[path = "conformance/server.rs"]
 mod server;
-#[path = "conformance/skip.rs"]
-mod skip;
+#[path = "conformance/settings.rs"]
+mod settings;
 #[path = "conformance/snapshot.rs"]
 mod snapshot;
+#[path = "conformance/tls.rs"]
+mod tls;
 #[path = "conformance/upgrade.rs"]
 mod upgrade;
 
@@ -51,6 +55,8 @@ macro_rules! suite {
                 changes::an_interval_is_fired_once,
                 changes::an_idempotency_key_makes_one_run,
                 changes::decisions_of_a_core_are_committed_and_restored,
+                changes::executors_stay_closed_until_they_are_opened_or_forgotten,
+                changes::a_persons_word_is_kept_as_proof,
                 fence::claims_have_rising_terms,
                 fence::an_old_leader_cannot_write_after_a_claim,
                 fence::a_batch_of_another_term_is_refused,
@@ -61,6 +67,9 @@ macro_rules! suite {
                 fence::a_lost_answer_to_a_claim_is_settled,
                 fence::a_dropped_commit_closes_the_writer,
                 fence::transactions_are_numbered_without_gaps,
+                history::claims_are_noted_with_what_they_followed,
+                history::what_was_there_in_a_range_is_found,
+                history::what_was_deleted_leaves_a_mark,
                 queries::lists_are_paged_by_key,
                 queries::runs_are_filtered_by_workflow_and_state,
                 queries::a_run_is_shown_with_its_tasks_and_attempts,
@@ -70,6 +79,9 @@ macro_rules! suite {
                 retention::old_runs_are_deleted_with_all_that_is_theirs,
                 retention::the_newest_runs_of_each_workflow_are_kept,
                 retention::deletion_is_bounded_and_goes_on,
+                settings::settings_are_kept_with_what_was_refused_and_done,
+                settings::a_setting_that_is_not_what_the_leader_thinks_stops_the_batch,
+                settings::the_history_of_settings_is_bounded,
                 snapshot::opening_again_changes_nothing,
                 snapshot::older_versions_are_loaded_while_runs_are_pinned_to_them,
                 snapshot::a_definition_that_cannot_be_read_quarantines_its_runs,

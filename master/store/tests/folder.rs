@@ -4,8 +4,6 @@
 #[path = "conformance/sample.rs"]
 #[expect(dead_code, reason = "shared with the conformance suite")]
 mod sample;
-#[path = "conformance/skip.rs"]
-mod skip;
 
 use std::{
     os::unix::fs::PermissionsExt,
@@ -13,12 +11,10 @@ use std::{
     process::Command,
 };
 
+use millrace_servers::skipped;
 use millrace_store::{CommitError, OpenError, Store, StoreConfig};
 
-use crate::{
-    sample::{applied, lead, new_run},
-    skip::skipped,
-};
+use crate::sample::{applied, lead, new_run};
 
 #[tokio::test]
 async fn a_second_process_is_refused_and_told_the_folder() {
@@ -98,9 +94,7 @@ async fn a_full_disk_is_said_to_be_full_and_nothing_is_half_written() {
     let mount = match Mount::new(folder.path(), "2m") {
         Ok(mount) => mount,
         Err(reason) => {
-            let name = "a_full_disk_is_said_to_be_full_and_nothing_is_half_written";
-            skipped(name, &format!("no file system can be mounted here: {reason}"));
-            return;
+            return skipped(&format!("no file system can be mounted here: {reason}"));
         }
     };
     let config = StoreConfig::sqlite(&mount.0.join("state.db"));

@@ -12,7 +12,7 @@ use millrace_common::{
     time::Timestamp,
     workflow::Workflow,
 };
-use millrace_core::{AttemptEnd, Change, RunCreated};
+use millrace_core::{AttemptEnd, Change, ExecutorStanding, RunCreated, SettingChanged, SettingRow};
 
 /// Changes that do not fit each other, or that the store has no form for.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,9 +25,14 @@ pub(crate) struct Fold<'a> {
     pub(crate) workflows: BTreeMap<&'a WorkflowName, WorkflowNet>,
     /// Intervals that schedules passed over.
     pub(crate) skips: Vec<(&'a WorkflowName, &'a Skipped)>,
+    pub(crate) settings: BTreeMap<&'a Arc<str>, SettingNet<'a>>,
+    /// What was done to settings, one by one.
+    pub(crate) setting_changes: Vec<&'a SettingChanged>,
     pub(crate) runs: BTreeMap<RunId, RunNet<'a>>,
     pub(crate) tasks: BTreeMap<InstanceId, TaskNet<'a>>,
     pub(crate) attempts: BTreeMap<AttemptId, AttemptNet<'a>>,
+    /// How executors are closed now, where that changed; open where absent.
+    pub(crate) standings: BTreeMap<&'a ExecutorName, Option<&'a ExecutorStanding>>,
 }
 
 /// A definition that came into force.
@@ -45,6 +50,13 @@ pub(crate) struct WorkflowNet {
     /// The first and the last of the versions that came into force.
     pub(crate) versions: Option<(u32, u32)>,
     pub(crate) cursor: Option<Timestamp>,
+}
+
+/// What a setting was before a batch, and is after it.
+#[derive(Debug)]
+pub(crate) struct SettingNet<'a> {
+    pub(crate) before: Option<&'a SettingRow>,
+    pub(crate) now: Option<&'a SettingRow>,
 }
 
 /// From the state that the first move left to the state that the last one gave.
@@ -119,6 +131,7 @@ impl<'a> Fold<'a> {
                 self.workflows.entry(workflow).or_default().cursor = Some(*cursor);
                 self.skips.extend(skipped.iter().map(|skipped| (workflow, skipped)));
             }
+            Change::SettingChanged(changed) => self.setting_changed(changed)?,
             Change::RunCreated(created) => self.run_created(created)?,
             Change::RunMoved { run, from, to, at, reason } => {
                 let net = self.runs.entry(*run).or_default();
@@ -158,7 +171,24 @@ impl<'a> Fold<'a> {
             Change::AttemptEnded { attempt, from, end, at } => {
                 self.attempt_ended(*attempt, *from, end, *at)?;
             }
+            Change::ExecutorClosed { executor, standing } => {
+                self.standings.insert(executor, Some(standing));
+            }
+            Change::ExecutorOpened { executor, .. } | Change::ExecutorForgotten { executor, .. } => {
+                self.standings.insert(executor, None);
+            }
         }
+        Ok(())
+    }
+
+    fn setting_changed(&mut self, changed: &'a SettingChanged) -> Result<(), Contradiction> {
+        let (before, now) = (changed.before.as_ref(), changed.now.as_ref());
+        let net = self.settings.entry(&changed.name).or_insert(SettingNet { before, now: before });
+        if net.now != before {
+            return Err(Contradiction(format!("setting {} changes from what it is not", changed.name)));
+        }
+        net.now = now;
+        self.setting_changes.push(changed);
         Ok(())
     }
 
@@ -223,9 +253,10 @@ impl<'a> Fold<'a> {
         let task = self.tasks.entry(id.instance).or_default();
         match end.state {
             AttemptState::Failed | AttemptState::TimedOut => task.failures += 1,
-            AttemptState::Lost => task.losses += 1,
+            AttemptState::Lost if end.counts_as_loss() => task.losses += 1,
             AttemptState::Rejected if end.counts_as_rejection() => task.rejections += 1,
             AttemptState::Rejected
+            | AttemptState::Lost
             | AttemptState::Assigned
             | AttemptState::Accepted
             | AttemptState::Running

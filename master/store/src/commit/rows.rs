@@ -3,11 +3,13 @@
 //! Updates go before inserts, so that the end of one attempt makes room for the next in the index of live ones.
 
 use millrace_common::{id::TaskName, state::TaskState, term::Term};
+use millrace_core::SettingRow;
 
 use super::{
     fold::{AttemptNet, Fold, RunNet, TaskNet},
     shape::{
-        ATTEMPT_ENDED, ATTEMPT_MOVED, ATTEMPT_NEW, RUN_CHANGED, RUN_NEW, SKIP_NEW, TASK_CHANGED, TASK_NEW,
+        ATTEMPT_ENDED, ATTEMPT_MOVED, ATTEMPT_NEW, RUN_CHANGED, RUN_NEW, SETTING_CHANGED, SETTING_GONE,
+        SETTING_HISTORY, SETTING_NEW, SKIP_NEW, STANDING_GONE, STANDING_NEW, TASK_CHANGED, TASK_NEW,
         VERSION_NEW, WORKFLOW_CHANGED, WORKFLOW_NEW,
     },
 };
@@ -27,10 +29,12 @@ pub(crate) struct Stamp {
 /// Returns the statements that make a batch durable, in the order in which they must run.
 pub(crate) fn statements(fold: &Fold<'_>, stamp: Stamp) -> Vec<Statement> {
     let mut rows = workflow_rows(fold, stamp);
+    rows.extend(setting_rows(fold, stamp));
     rows.extend(run_rows(fold));
     rows.extend(attempt_updates(fold, stamp));
     rows.extend(task_rows(fold));
     rows.push(attempt_inserts(fold, stamp));
+    rows.extend(standing_rows(fold));
     rows.into_iter().flat_map(Rows::into_statements).collect()
 }
 
@@ -73,6 +77,51 @@ fn workflow_rows(fold: &Fold<'_>, stamp: Stamp) -> Vec<Rows> {
         ]);
     }
     vec![versions, new, changed, skips]
+}
+
+fn setting_rows(fold: &Fold<'_>, stamp: Stamp) -> [Rows; 4] {
+    let mut new = Rows::new(&SETTING_NEW);
+    let mut changed = Rows::new(&SETTING_CHANGED);
+    let mut gone = Rows::new(&SETTING_GONE);
+    for (name, net) in &fold.settings {
+        match (net.before, net.now) {
+            (None, None) => {}
+            (None, Some(row)) => new.push(setting_cells(row)),
+            (Some(_), Some(row)) => changed.push(setting_cells(row)),
+            (Some(_), None) => gone.push([(*name).into()]),
+        }
+    }
+    let mut history = Rows::new(&SETTING_HISTORY);
+    for (position, change) in (0_u32..).zip(&fold.setting_changes) {
+        let old = change.before.as_ref().and_then(|row| row.value.as_ref()).map(|value| &value.text);
+        history.push([
+            (&change.name).into(),
+            stamp.term.0.into(),
+            stamp.seq.into(),
+            position.into(),
+            change.at.into(),
+            (&change.by).into(),
+            old.into(),
+            change.given.as_ref().into(),
+            change.refusal.as_ref().into(),
+        ]);
+    }
+    [new, changed, gone, history]
+}
+
+fn setting_cells(row: &SettingRow) -> [Cell; 9] {
+    let (value, refused) = (row.value.as_ref(), row.refused.as_ref());
+    [
+        (&row.name).into(),
+        value.map(|value| &value.text).into(),
+        value.map(|value| &value.by).into(),
+        value.map(|value| value.at).into(),
+        refused.map(|refused| &refused.text).into(),
+        refused.map(|refused| &refused.reason).into(),
+        refused.map(|refused| &refused.by).into(),
+        refused.map(|refused| refused.at).into(),
+        row.revision.into(),
+    ]
 }
 
 /// Returns names as a JSON array; their alphabet needs no escapes.
@@ -221,6 +270,25 @@ fn attempt_updates(fold: &Fold<'_>, stamp: Stamp) -> [Rows; 2] {
         ]);
     }
     [ended, moved]
+}
+
+/// What changed is written anew: whatever was there goes first.
+fn standing_rows(fold: &Fold<'_>) -> [Rows; 2] {
+    let mut gone = Rows::new(&STANDING_GONE);
+    let mut new = Rows::new(&STANDING_NEW);
+    for (executor, standing) in &fold.standings {
+        gone.push([(*executor).into()]);
+        if let Some(standing) = standing {
+            new.push([
+                (*executor).into(),
+                standing.closed.code().into(),
+                (&standing.reason).into(),
+                (&standing.by).into(),
+                standing.since.into(),
+            ]);
+        }
+    }
+    [gone, new]
 }
 
 fn attempt_inserts(fold: &Fold<'_>, stamp: Stamp) -> Rows {

@@ -65,6 +65,80 @@ pub(crate) static SKIP_NEW: Shape = Shape {
     is_exact: true,
 };
 
+const SETTING_COLUMNS: &[&str] = &[
+    "name",
+    "value_text",
+    "value_by",
+    "value_at",
+    "refused_text",
+    "refused_reason",
+    "refused_by",
+    "refused_at",
+    "revision",
+];
+
+pub(crate) static SETTING_NEW: Shape = Shape {
+    name: "insert setting",
+    subject: "setting",
+    table: "setting",
+    columns: SETTING_COLUMNS,
+    keys: 1,
+    form: Form::Insert,
+    is_exact: true,
+};
+
+pub(crate) static SETTING_CHANGED: Shape = Shape {
+    name: "update setting",
+    subject: "setting",
+    table: "setting",
+    columns: SETTING_COLUMNS,
+    keys: 1,
+    form: Form::Update {
+        set: &[
+            ("value_text", "v.value_text"),
+            ("value_by", "v.value_by"),
+            ("value_at", "v.value_at"),
+            ("refused_text", "v.refused_text"),
+            ("refused_reason", "v.refused_reason"),
+            ("refused_by", "v.refused_by"),
+            ("refused_at", "v.refused_at"),
+            ("revision", "v.revision"),
+        ],
+        guard: "setting.name = v.name",
+    },
+    is_exact: true,
+};
+
+pub(crate) static SETTING_GONE: Shape = Shape {
+    name: "delete setting",
+    subject: "setting",
+    table: "setting",
+    columns: &["name"],
+    keys: 1,
+    form: Form::Delete { guard: "" },
+    is_exact: true,
+};
+
+pub(crate) static SETTING_HISTORY: Shape = Shape {
+    name: "insert setting_change",
+    subject: "change of setting",
+    table: "setting_change",
+    columns: &[
+        "name",
+        "term",
+        "seq",
+        "position",
+        "changed_at",
+        "changed_by",
+        "old_text",
+        "given_text",
+        "refused_reason",
+    ],
+    keys: 1,
+    form: Form::Insert,
+    is_exact: true,
+};
+
 pub(crate) static RUN_NEW: Shape = Shape {
     name: "insert run",
     subject: "run",
@@ -280,6 +354,26 @@ pub(crate) static ATTEMPT_ENDED: Shape = Shape {
     is_exact: true,
 };
 
+pub(crate) static STANDING_GONE: Shape = Shape {
+    name: "delete executor_standing",
+    subject: "standing of executor",
+    table: "executor_standing",
+    columns: &["executor"],
+    keys: 1,
+    form: Form::Delete { guard: "" },
+    is_exact: false,
+};
+
+pub(crate) static STANDING_NEW: Shape = Shape {
+    name: "insert executor_standing",
+    subject: "standing of executor",
+    table: "executor_standing",
+    columns: &["executor", "closed", "reason", "closed_by", "closed_at"],
+    keys: 1,
+    form: Form::Insert,
+    is_exact: true,
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -288,7 +382,9 @@ mod tests {
     /// MySQL and MariaDB set columns in no certain order, and a value would see those that are set already.
     #[test]
     fn a_value_names_no_column_of_its_table_but_its_own() {
-        for shape in [&WORKFLOW_CHANGED, &RUN_CHANGED, &TASK_CHANGED, &ATTEMPT_MOVED, &ATTEMPT_ENDED] {
+        for shape in
+            [&WORKFLOW_CHANGED, &SETTING_CHANGED, &RUN_CHANGED, &TASK_CHANGED, &ATTEMPT_MOVED, &ATTEMPT_ENDED]
+        {
             let Form::Update { set, .. } = &shape.form else { panic!("{} is an update", shape.name) };
             let prefix = format!("{}.", shape.table);
             for (column, value) in *set {
@@ -306,7 +402,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&StoreConfig::sqlite(&folder.path().join("state.db"))).await.unwrap();
         let mut connection = store.inner.database.connect(Purpose::Prepare).await.unwrap();
-        for shape in [&WORKFLOW_CHANGED, &RUN_CHANGED, &TASK_CHANGED, &ATTEMPT_MOVED, &ATTEMPT_ENDED] {
+        for shape in
+            [&WORKFLOW_CHANGED, &SETTING_CHANGED, &RUN_CHANGED, &TASK_CHANGED, &ATTEMPT_MOVED, &ATTEMPT_ENDED]
+        {
             for rows in [1, ROWS_MAX] {
                 let text = format!("EXPLAIN QUERY PLAN {}", store.inner.database.text(shape, rows));
                 let plan = connection.fetch(Box::leak(text.into_boxed_str()), &[]).await.unwrap();

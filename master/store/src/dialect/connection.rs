@@ -136,6 +136,15 @@ impl Connection {
         }
     }
 
+    /// Notes the claim that this transaction has made, by the clock of the database: one clock for all who ever led.
+    pub(crate) const fn claim_note(&self) -> &'static str {
+        match &self.link {
+            Link::Sqlite(_) => sqlite::CLAIM_NOTE,
+            Link::Postgres(_) => postgres::CLAIM_NOTE,
+            Link::MySql(_) => mysql::CLAIM_NOTE,
+        }
+    }
+
     /// Asks a server what it is; a file is nothing but itself.
     pub(crate) async fn server(&mut self) -> Result<Option<Server>, sqlx::Error> {
         let rows = match &self.link {
@@ -165,6 +174,18 @@ impl Connection {
         }
     }
 
+    /// Waits until nobody else changes the schema, where the driver's own migrations do not see to that; for as long as the
+    /// connection lasts.
+    pub(crate) async fn lock_schema(&mut self) -> Result<(), sqlx::Error> {
+        match &self.link {
+            Link::Sqlite(_) | Link::Postgres(_) => return Ok(()),
+            Link::MySql(_) => {}
+        }
+        let rows = self.fetch(mysql::LOCK_SCHEMA, &[]).await?;
+        let is_ours = rows.first().is_some_and(|row| row.cells().long().is_ok_and(|taken| taken == 1));
+        if is_ours { Ok(()) } else { Err(silence()) }
+    }
+
     /// Hands out the connection of a driver, for migrations.
     pub(crate) const fn migrated(&mut self) -> Migrated<'_> {
         match &mut self.link {
@@ -180,11 +201,9 @@ impl Connection {
         if self.is_given_up {
             return;
         }
-        let closing: BoxFuture<'_, _> = match self.link {
-            Link::Sqlite(link) => Box::pin(link.close_hard()),
-            Link::Postgres(link) => Box::pin(link.close_hard()),
-            Link::MySql(link) => Box::pin(link.close_hard()),
-        };
+        // The drivers of servers wait for an answer over TLS, to nothing; what is dropped is hung up on as well.
+        let Link::Sqlite(link) = self.link else { return };
+        let closing: BoxFuture<'_, _> = Box::pin(link.close_hard());
         match within(self.limit.map(|limit| limit.min(FAREWELL)), closing).await {
             Some(Ok(())) => {}
             Some(Err(error)) => tracing::debug!(error = %error, "closing a database connection failed"),
@@ -210,7 +229,8 @@ pub(crate) enum Migrated<'c> {
     MySql(&'c mut MySqlConnection),
 }
 
-fn silence() -> sqlx::Error {
+/// The error of a server that keeps silent.
+pub(crate) fn silence() -> sqlx::Error {
     sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, "the database did not answer in time"))
 }
 

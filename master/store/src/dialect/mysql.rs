@@ -36,9 +36,17 @@ const MYSQL_MIN: ((u32, u32), &str) = ((8, 0), "8.0");
 const MARIADB_MIN: ((u32, u32), &str) = ((10, 6), "10.6");
 
 pub(crate) const BEGIN: &str = "START TRANSACTION";
+/// Lets one of several masters go first that start at once. The driver asks for a lock without an end, which MariaDB takes
+/// for one without a wait.
+pub(crate) const LOCK_SCHEMA: &str = "SELECT GET_LOCK(CONCAT('millrace-', MD5(DATABASE())), 60)";
+
 pub(crate) const BEGIN_SNAPSHOT: &str = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; \
      START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
 
+/// Notes the claim that was just made.
+pub(crate) const CLAIM_NOTE: &str = "INSERT INTO claim (term, holder, claimed_at, after_term, after_seq) \
+     SELECT term, holder, CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED), \
+     before_term, before_seq FROM leadership WHERE id = 1";
 /// Texts of at most 1,024 lines each: a longer one would be cut off without a word.
 pub(crate) const LIVE_TASKS: &str = "SELECT t.run_id, GROUP_CONCAT(CONCAT_WS(' ', t.instance_index, t.state, t.attempts, \
      t.failures, t.losses, t.rejections, COALESCE(t.retry_at, '')), ';' SEPARATOR '') \

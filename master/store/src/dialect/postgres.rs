@@ -37,6 +37,10 @@ const LEADER: &str = "millrace-leader";
 pub(crate) const BEGIN: &str = "BEGIN";
 pub(crate) const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
+/// Notes the claim that was just made.
+pub(crate) const CLAIM_NOTE: &str = "INSERT INTO claim (term, holder, claimed_at, after_term, after_seq) \
+     SELECT term, holder, CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT), \
+     before_term, before_seq FROM leadership WHERE id = 1";
 /// Texts of at most 1,024 lines each: a text has a limit, a run has none that is near it.
 pub(crate) const LIVE_TASKS: &str = "SELECT t.run_id, string_agg(concat(t.instance_index, ' ', t.state, ' ', \
      t.attempts, ' ', t.failures, ' ', t.losses, ' ', t.rejections, ' ', t.retry_at, ';'), '') \

@@ -38,6 +38,10 @@ const SIZES: [usize; 5] = [1, 4, 16, 64, ROWS_MAX];
 /// Rows of a statement that is small enough to be sent together with others.
 const JOINED_ROWS_MAX: usize = 16;
 
+/// Notes the claim that was just made.
+pub(crate) const CLAIM_NOTE: &str = "INSERT INTO claim (term, holder, claimed_at, after_term, after_seq) \
+     SELECT term, holder, CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) * 1000, \
+     before_term, before_seq FROM leadership WHERE id = 1";
 /// `format` makes one text of a row's numbers at half the cost of joining them.
 pub(crate) const LIVE_TASKS: &str = "SELECT r.id, (\
      SELECT group_concat(format('%d %d %d %d %d %d %s;', t.instance_index, t.state, t.attempts, t.failures, t.losses, \

@@ -10,7 +10,8 @@ use millrace_common::{
     time::Now,
 };
 use millrace_core::{
-    Answer, Change, Effect, Input, Limits, Proof, Request, RequestId, Scheduler, Snapshot, StartRun, Trigger,
+    Answer, AttemptEnd, Change, Closed, Effect, ExecutorStanding, Input, Limits, Proof, Request, RequestId,
+    Scheduler, Snapshot, StartRun, Trigger,
 };
 use millrace_store::{CommitError, Writer};
 
@@ -336,4 +337,78 @@ pub(crate) async fn decisions_of_a_core_are_committed_and_restored(place: Place)
     assert_eq!((run.state, run.tasks[&0].state), (RunState::Running, TaskState::Ready));
     let restored = Scheduler::restore(Term(2), loaded.snapshot, Limits::default(), now).unwrap();
     assert!(restored.quarantined.is_empty(), "{:?}", restored.quarantined);
+}
+
+pub(crate) async fn executors_stay_closed_until_they_are_opened_or_forgotten(place: Place) {
+    let store = place.open().await;
+    let mut writer = lead(&store, "first").await;
+    let executor = |text: &str| text.parse().unwrap();
+    let standing = |closed, reason: &str, seconds| ExecutorStanding {
+        closed,
+        reason: reason.into(),
+        by: "ann@plant".into(),
+        since: at(seconds),
+    };
+    let close = |name, closed, reason, seconds| Change::ExecutorClosed {
+        executor: executor(name),
+        standing: standing(closed, reason, seconds),
+    };
+    let open = |name| Change::ExecutorOpened { executor: executor(name), by: "ann@plant".into(), at: at(9) };
+    let forget =
+        |name| Change::ExecutorForgotten { executor: executor(name), by: "ann@plant".into(), at: at(9) };
+    let closed = async || -> Vec<(String, ExecutorStanding)> {
+        let rows = store.load().await.unwrap().snapshot.standings;
+        rows.into_iter().map(|row| (row.executor.to_string(), row.standing)).collect()
+    };
+    let batch = [
+        close("plant-2", Closed::Drained, "", 1),
+        close("plant-1", Closed::Cordoned, "5 starts in a row \u{738b} 'came' to nothing", 2),
+        close("plant-3", Closed::Drained, "new disks", 3),
+    ];
+    writer.commit_changes(&batch).await.unwrap();
+    assert_eq!(
+        closed().await,
+        [
+            (
+                "plant-1".to_owned(),
+                standing(Closed::Cordoned, "5 starts in a row \u{738b} 'came' to nothing", 2)
+            ),
+            ("plant-2".to_owned(), standing(Closed::Drained, "", 1)),
+            ("plant-3".to_owned(), standing(Closed::Drained, "new disks", 3)),
+        ]
+    );
+    // What follows in one batch is folded to its end, and a later decision replaces an earlier one.
+    let batch = [
+        open("plant-2"),
+        close("plant-1", Closed::Drained, "mended", 4),
+        forget("plant-3"),
+        forget("plant-4"),
+        close("plant-5", Closed::Drained, "", 5),
+        open("plant-5"),
+    ];
+    writer.commit_changes(&batch).await.unwrap();
+    let mended = ("plant-1".to_owned(), standing(Closed::Drained, "mended", 4));
+    assert_eq!(closed().await, std::slice::from_ref(&mended));
+    let mut writer = lead(&store, "second").await;
+    assert_eq!(closed().await, [mended], "another leader finds it so");
+    writer.commit_changes(&[open("plant-1")]).await.unwrap();
+    assert_eq!(closed().await, []);
+}
+
+pub(crate) async fn a_persons_word_is_kept_as_proof(place: Place) {
+    let store = place.open().await;
+    let mut writer = ready(&store).await;
+    writer.commit_changes(&started(1, 0, 2)).await.unwrap();
+    let reason = "confirmed by ann: it burnt down";
+    let lost = AttemptEnd { proof: Proof::Operator, reason: reason.into(), ..end(AttemptState::Lost, 70) };
+    let changes = [
+        ended(attempt(1, 0, 1), AttemptState::Running, lost),
+        task_moved(instance(1, 0), TaskState::Active, TaskState::Ready, 70),
+    ];
+    writer.commit_changes(&changes).await.unwrap();
+    let detail = store.attempts(instance(1, 0)).await.unwrap().remove(0);
+    assert_eq!((detail.state, detail.proof), (AttemptState::Lost, Some(Proof::Operator)));
+    assert_eq!(detail.reason.as_deref(), Some(reason));
+    let losses = store.load().await.unwrap().snapshot.runs[0].tasks[&0].losses;
+    assert_eq!(losses, 0, "a person has looked at it");
 }

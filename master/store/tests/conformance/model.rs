@@ -11,7 +11,9 @@ use millrace_common::{
     state::{AttemptState, RunState, TaskState},
     time::Timestamp,
 };
-use millrace_core::{Change, LiveRow, RunRow, Snapshot, TaskRow, WorkflowRow};
+use millrace_core::{
+    Change, Closed, ExecutorStanding, LiveRow, RunRow, Snapshot, StandingRow, TaskRow, WorkflowRow,
+};
 use proptest::{
     prelude::{Strategy, any, prop},
     test_runner::{Config, TestRunner},
@@ -74,6 +76,7 @@ async fn replay(place: Place, batches: Vec<Vec<Step>>) {
 struct Model {
     workflows: BTreeMap<(WorkflowName, u32), WorkflowRow>,
     runs: BTreeMap<RunId, RunRow>,
+    standings: BTreeMap<ExecutorName, ExecutorStanding>,
     seconds: i64,
 }
 
@@ -88,7 +91,12 @@ impl Model {
             .filter(|(key, row)| row.is_latest || pinned.contains(key))
             .map(|(_, row)| row.clone())
             .collect();
-        Snapshot { workflows, runs, ..Snapshot::default() }
+        let row = |(executor, standing): (&ExecutorName, &ExecutorStanding)| StandingRow {
+            executor: executor.clone(),
+            standing: standing.clone(),
+        };
+        let standings = self.standings.iter().map(row).collect();
+        Snapshot { workflows, runs, standings, ..Snapshot::default() }
     }
 
     /// Returns a change that is legal now, and makes it true.
@@ -96,7 +104,7 @@ impl Model {
         self.seconds += 1;
         let now = at(1_000 + self.seconds);
         let pick = usize::from(pick);
-        match kind % 10 {
+        match kind % 12 {
             0 => self.apply(pick),
             1 => self.move_cursor(pick, now),
             2 => self.create(pick),
@@ -105,7 +113,8 @@ impl Model {
             5 | 6 => self.move_task(pick, now),
             7 => self.assign(pick, now),
             8 => self.move_attempt(pick, now),
-            _ => self.end_attempt(pick, now),
+            9 | 10 => self.end_attempt(pick, now),
+            _ => self.close_or_open(pick, now),
         }
     }
 
@@ -259,6 +268,18 @@ impl Model {
         let to = [AttemptState::Accepted, AttemptState::Running, AttemptState::Killing][(pick / 3) % 3];
         let from = std::mem::replace(&mut live.state, to);
         Some(Change::AttemptMoved { attempt, from, to, at: now })
+    }
+
+    fn close_or_open(&mut self, pick: usize, now: Timestamp) -> Option<Change> {
+        let executor: ExecutorName = format!("plant-{}", pick % 3).parse().unwrap();
+        let by: Arc<str> = "ann".into();
+        if pick.is_multiple_of(2) && self.standings.remove(&executor).is_some() {
+            return Some(Change::ExecutorOpened { executor, by, at: now });
+        }
+        let closed = Closed::ALL[(pick / 3) % Closed::ALL.len()];
+        let standing = ExecutorStanding { closed, reason: "by hand".into(), by, since: now };
+        self.standings.insert(executor.clone(), standing.clone());
+        Some(Change::ExecutorClosed { executor, standing })
     }
 
     fn end_attempt(&mut self, pick: usize, now: Timestamp) -> Option<Change> {

@@ -66,8 +66,7 @@ pub(crate) fn mariadb() -> Option<Place> {
 /// Makes a place on a server of its own with these settings; none where it cannot be started here.
 pub(crate) fn on_server(engine: Engine, settings: &[&str]) -> Option<Place> {
     if let Some(reason) = missing(engine) {
-        let thread = thread::current();
-        crate::skip::skipped(thread.name().unwrap_or("a case"), &reason);
+        millrace_servers::skipped(&reason);
         return None;
     }
     let server = Server::start(engine, settings);

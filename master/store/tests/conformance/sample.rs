@@ -128,6 +128,7 @@ pub(crate) fn end(state: AttemptState, seconds: i64) -> AttemptEnd {
         ended_at: at(seconds),
         log_bytes: 17,
         reject_reason: RejectReason::Other,
+        is_planned: false,
         proof: Proof::Reported,
     }
 }

@@ -1,6 +1,6 @@
 //! From one schema to the next, with rows present.
 
-use std::{fs, path::Path};
+use std::{ffi::OsStr, fs, path::Path};
 
 use millrace_common::state::{AttemptState, RunState, TaskState};
 use millrace_store::{OpenError, Store};
@@ -19,15 +19,23 @@ fn migrations(engine: Engine) -> &'static Path {
     })
 }
 
+/// Returns the version of the newest migration.
+pub(crate) fn newest(engine: Engine) -> i64 {
+    let numbers = fs::read_dir(migrations(engine)).unwrap().map(|file| number_of(&file.unwrap().file_name()));
+    numbers.max().unwrap()
+}
+
+fn number_of(name: &OsStr) -> i64 {
+    name.to_str().unwrap().split('_').next().unwrap().parse().unwrap()
+}
+
 /// Makes a folder with the migrations up to a version.
 fn up_to(engine: Engine, version: i64) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for file in fs::read_dir(migrations(engine)).unwrap() {
         let file = file.unwrap();
-        let text = file.file_name().to_string_lossy().into_owned();
-        let number: i64 = text.split('_').next().unwrap().parse().unwrap();
-        if number <= version {
-            fs::copy(file.path(), folder.path().join(text)).unwrap();
+        if number_of(&file.file_name()) <= version {
+            fs::copy(file.path(), folder.path().join(file.file_name())).unwrap();
         }
     }
     folder
@@ -102,6 +110,7 @@ pub(crate) async fn a_populated_database_is_upgraded(place: Place) {
     assert_eq!(store.attempts(instance(1, 0)).await.unwrap()[0].attempt, attempt(1, 0, 1));
     let generation = store.generation().await.unwrap();
     assert_eq!((generation.number, generation.service), (0, None), "what the second schema brought is there");
+    assert_eq!(store.settings().await.unwrap(), [], "and the fourth");
     let mut writer = store.claim(millrace_common::term::Term(8), "new").await.unwrap();
     writer.commit_changes(&[new_run(2, "flow")]).await.unwrap();
 }
