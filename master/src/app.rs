@@ -18,7 +18,7 @@ use anyhow::{Context, anyhow, bail};
 use futures_util::future::maybe_done;
 use millrace_common::{secret::Secret, time::Clock};
 use millrace_runtime::{
-    SystemClock,
+    Chain, SystemClock,
     token::{self, CreateTokenError},
 };
 use millrace_store::Store;
@@ -28,14 +28,18 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::tenancy::Tenancy;
 use crate::{
     config::MasterConfig,
+    database::{self, Condition},
     definitions::Definitions,
     door::Door,
-    election::{Adoption, Candidate, Etcd, Record},
+    election::{Adoption, Candidate, Etcd, Presence, Record},
     feed::Feed,
+    fleet,
+    histories::Histories,
     output::{self, OutputStore},
     peer::Peers,
     role,
-    rpc::{self, Elective, Services, auth::BearerAuth},
+    rpc::{self, Elective, Outlook, Services, auth::BearerAuth},
+    settings::{EtcdKeeper, Follower, Keeper, Statics},
     standby::Standby,
 };
 
@@ -66,9 +70,9 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     refuse_problems(&config)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let store = Store::open(&config.store()?).await.context("cannot open the store")?;
+    let condition = Condition::default();
+    let store = opened(&config, &condition, clock.as_ref()).await?;
     let secret = token_of(&config.token_file)?;
-    let peers = Peers::new(&secret)?;
     let listener = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("cannot listen on {}: set `listen` to a free address", config.listen))?;
@@ -77,39 +81,141 @@ pub async fn run(
         OutputStore::open(config.data_dir.join("output")).context("cannot open the output folder")?;
     let me = Record::new(config.name.clone(), advertised(&config, address), instance(clock.as_ref()));
     let etcd = config.etcd.as_ref().map(Etcd::new).transpose()?;
+    let opened = Opened { config, clock, condition, store, secret, listener, address, output, me, etcd };
+    Box::pin(assembled(opened, ready, shutdown)).await
+}
 
+/// What a master has opened before it does anything.
+struct Opened {
+    config: MasterConfig,
+    clock: Arc<dyn Clock>,
+    condition: Condition,
+    store: Store,
+    secret: Secret,
+    listener: TcpListener,
+    address: SocketAddr,
+    output: Arc<OutputStore>,
+    me: Record,
+    etcd: Option<Etcd>,
+}
+
+/// Puts the parts together and runs them.
+async fn assembled(
+    opened: Opened,
+    ready: oneshot::Sender<Ready>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let Opened { config, clock, condition, store, secret, listener, address, output, me, etcd } = opened;
+    let peers = Peers::new(&secret)?;
     let stop = Stop::default();
     stop.tasks.spawn(output::sweep(Arc::clone(&output), store.clone(), stop.serving.clone()));
     let (roles, role) = role::open();
+    let outlook = watched(&config, &me, &condition, etcd.as_ref(), &stop);
+    let fleet = outlook.fleet.clone();
+    let sight = (store.clone(), condition.clone(), role.clone());
+    stop.tasks.spawn(database::watch(sight, Arc::clone(&clock), stop.serving.clone()));
     let hand_over = CancellationToken::new();
     let feed = Feed::new();
-    let elective = etcd.clone().map(|etcd| Elective {
-        hand_over: hand_over.clone(),
-        adoption: Adoption { etcd, store: store.clone() },
-    });
+    let etcd_keeper = config
+        .etcd
+        .as_ref()
+        .zip(etcd.clone())
+        .map(|(settings, etcd)| EtcdKeeper::new(etcd, store.clone(), &settings.prefix));
+    let elective = elective(etcd.as_ref(), etcd_keeper.as_ref(), &store, &hand_over);
+    let settings = etcd_keeper.clone().map_or(Keeper::Store, Keeper::Etcd);
+    if let Some(keeper) = etcd_keeper.clone() {
+        let follower = Follower { keeper, store: store.clone(), roles: role.clone() };
+        stop.tasks.spawn(follower.run(stop.serving.clone()));
+    }
     let shared = Shared {
         standby: Standby { roles: role, peers: peers.clone() },
         store: store.clone(),
         feed: feed.clone(),
         output,
+        outlook,
         elective,
+        settings: settings.clone(),
+        statics: Statics::of(&tenancy::limits(&config), config.keeps()),
     };
     let services = services(&me, shared, &stop);
     let door = Door::new(listener, config.connections_max, stop.cut.clone());
-    let server = rpc::serve(door, services, BearerAuth::new(&secret), stop.serving.clone());
+    let server =
+        rpc::serve(door, services, BearerAuth::new(&secret), condition.clone(), stop.serving.clone());
     let roles = Arc::new(roles);
-    let candidate = config.etcd.clone().zip(etcd).map(|(settings, etcd)| Candidate {
-        etcd,
+    let candidate =
+        config.etcd.clone().zip(etcd).zip(etcd_keeper).map(|((settings, etcd), keeper)| Candidate {
+            etcd,
+            settings,
+            me: me.clone(),
+            store: store.clone(),
+            keeper,
+            peers,
+            clock: Arc::clone(&clock),
+            tasks: stop.tasks.clone(),
+            roles: Arc::clone(&roles),
+        });
+    let tenancy = Tenancy {
+        config,
+        store,
+        feed,
+        clock,
+        roles,
+        candidate,
+        hand_over,
+        ready: Some(ready),
+        address,
         settings,
-        me: me.clone(),
-        store: store.clone(),
-        peers,
-        clock: Arc::clone(&clock),
-        tasks: stop.tasks.clone(),
-        roles: Arc::clone(&roles),
-    });
-    let tenancy = Tenancy { config, store, feed, clock, roles, candidate, hand_over, ready, address };
+        condition,
+        fleet,
+    };
     Box::pin(serve_while(tenancy, server, shutdown.child_token(), stop)).await
+}
+
+/// What masters that elect their leader can be asked for.
+fn elective(
+    etcd: Option<&Etcd>,
+    settings: Option<&EtcdKeeper>,
+    store: &Store,
+    hand_over: &CancellationToken,
+) -> Option<Elective> {
+    let (etcd, settings) = (etcd?.clone(), settings?.clone());
+    let adoption = Adoption { etcd, store: store.clone(), settings };
+    Some(Elective { hand_over: hand_over.clone(), adoption })
+}
+
+/// Says that this master is there, and follows what it depends on beside its database.
+fn watched(
+    config: &MasterConfig,
+    me: &Record,
+    condition: &Condition,
+    etcd: Option<&Etcd>,
+    stop: &Stop,
+) -> Outlook {
+    let (sender, fleet) = fleet::open(&config.name);
+    if let Some((settings, etcd)) = config.etcd.clone().zip(etcd.cloned()) {
+        let (me, condition) = (me.clone(), condition.clone());
+        let presence = Presence { etcd, settings, me, condition, fleet: sender };
+        stop.tasks.spawn(presence.run(stop.serving.clone()));
+    }
+    Outlook { me: me.clone(), condition: condition.clone(), fleet, etcd: etcd.cloned() }
+}
+
+/// Opens the store. A server that is away is waited for later: until then this master stands by and says why.
+async fn opened(config: &MasterConfig, condition: &Condition, clock: &dyn Clock) -> anyhow::Result<Store> {
+    const PROBLEM: &str = "cannot open the store";
+    let store = Store::attach(&config.store()?).await.context(PROBLEM)?;
+    let asked = clock.now().uptime;
+    let prepared = store.prepare().await;
+    let now = clock.now();
+    match prepared {
+        Ok(()) => condition.on_answered(now, now.uptime.since(asked)),
+        Err(error) if error.is_passing() => {
+            tracing::warn!(error = %Chain(&error), "the database is away: this master stands by until it is there");
+            condition.on_trouble(now, &error);
+        }
+        Err(error) => return Err(error).context(PROBLEM),
+    }
+    Ok(store)
 }
 
 /// What the stop of a master goes through, in order.
@@ -196,15 +302,25 @@ struct Shared {
     store: Store,
     feed: Feed,
     output: Arc<OutputStore>,
+    outlook: Outlook,
     elective: Option<Elective>,
+    settings: Keeper,
+    statics: Statics,
 }
 
 fn services(me: &Record, shared: Shared, stop: &Stop) -> Services {
-    let Shared { standby, store, feed, output, elective } = shared;
+    let Shared { standby, store, feed, output, outlook, elective, settings, statics } = shared;
+    let histories = Histories::default();
     let executors = rpc::Executors {
         standby: standby.clone(),
         output: Arc::clone(&output),
+        histories: histories.clone(),
         tasks: stop.tasks.clone(),
+        stop: stop.serving.clone(),
+    };
+    let peers = rpc::PeerCalls {
+        instance: me.instance.as_str().into(),
+        output: Arc::clone(&output),
         stop: stop.serving.clone(),
     };
     let control = rpc::Control {
@@ -212,13 +328,16 @@ fn services(me: &Record, shared: Shared, stop: &Stop) -> Services {
         store,
         feed,
         output,
+        histories,
         definitions: Arc::new(Definitions::default()),
         places: rpc::stream_places(),
         tasks: stop.tasks.clone(),
         stop: stop.serving.clone(),
         holder: me.name.clone(),
+        outlook,
         elective,
+        settings,
+        statics,
     };
-    let peers = rpc::PeerCalls { instance: me.instance.as_str().into(), stop: stop.serving.clone() };
     Services { executors, control, peers }
 }

@@ -12,6 +12,7 @@ mod authority;
 mod candidate;
 mod etcd;
 mod link;
+mod presence;
 mod record;
 pub(crate) mod settings;
 mod tenure;
@@ -21,9 +22,17 @@ use millrace_common::term::Term;
 use millrace_store::{Store, Writer};
 
 pub(crate) use self::{
-    adoption::Adoption, authority::Authority, candidate::Candidate, etcd::Etcd, record::Record,
+    adoption::Adoption,
+    authority::Authority,
+    candidate::Candidate,
+    etcd::{Etcd, EtcdError, EtcdId, MemberState, Range},
+    presence::Presence,
+    record::Record,
     tenure::Tenure,
 };
+
+#[cfg(test)]
+pub(crate) use self::etcd::Entry;
 
 /// A leadership that was won and claimed: the right to write under its term.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use millrace_common::id::RunId;
 use millrace_core::Change;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 /// Notices that wait for a slow watcher before it misses some.
 const NOTICES_MAX: usize = 256;
@@ -15,15 +15,20 @@ const NOTICES_MAX: usize = 256;
 #[derive(Debug, Clone)]
 pub(crate) struct Feed {
     notices: broadcast::Sender<Arc<[RunId]>>,
+    /// Counts commits that changed live settings.
+    settings: watch::Sender<u64>,
 }
 
 impl Feed {
     pub(crate) fn new() -> Self {
-        Self { notices: broadcast::Sender::new(NOTICES_MAX) }
+        Self { notices: broadcast::Sender::new(NOTICES_MAX), settings: watch::Sender::new(0) }
     }
 
     /// Publishes committed changes; nobody watching costs nothing.
     pub(crate) fn publish(&self, changes: &[Change]) {
+        if changes.iter().any(|change| matches!(change, Change::SettingChanged(_))) {
+            self.settings.send_modify(|count| *count += 1);
+        }
         if self.notices.receiver_count() == 0 {
             return;
         }
@@ -36,6 +41,11 @@ impl Feed {
         }
     }
 
+    /// Watches the live settings from now on.
+    pub(crate) fn watch_settings(&self) -> watch::Receiver<u64> {
+        self.settings.subscribe()
+    }
+
     /// Watches one run from now on.
     pub(crate) fn watch(&self, run: RunId) -> Watch {
         Watch { run, notices: self.notices.subscribe() }
@@ -44,7 +54,12 @@ impl Feed {
 
 fn run_of(change: &Change) -> Option<RunId> {
     match change {
-        Change::WorkflowApplied { .. } | Change::CursorMoved { .. } => None,
+        Change::WorkflowApplied { .. }
+        | Change::CursorMoved { .. }
+        | Change::SettingChanged(_)
+        | Change::ExecutorClosed { .. }
+        | Change::ExecutorOpened { .. }
+        | Change::ExecutorForgotten { .. } => None,
         Change::RunCreated(created) => Some(created.run),
         Change::RunMoved { run, .. } | Change::RunEnding { run, .. } => Some(*run),
         Change::TaskMoved { instance, .. } => Some(instance.run),

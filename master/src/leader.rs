@@ -1,5 +1,6 @@
 //! A term: everything that a leader owns is made here and dropped here.
 
+mod desk;
 pub(crate) mod inbox;
 mod outbox;
 mod prune;
@@ -10,26 +11,34 @@ use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use futures_util::FutureExt as _;
 use millrace_common::{
     gather::gather_time,
-    time::{Clock, Uptime},
+    state::AttemptState,
+    time::{Clock, Now, Uptime},
 };
-use millrace_core::{Change, Scheduler, lease::AuthorityEnd};
+use millrace_core::{Change, Closed, Proof, Scheduler, SettingChanged, Settings, lease::AuthorityEnd};
 use millrace_runtime::chain::Chain;
 use millrace_store::{CommitError, Writer};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use self::{inbox::Inbox, outbox::Outbox};
+use self::{
+    desk::{Desk, DeskParts},
+    inbox::Inbox,
+    outbox::Outbox,
+};
 pub(crate) use self::{
-    inbox::{Handle, LeaderGone},
+    inbox::{AskError, Handle, LeaderGone},
     prune::Pruner,
 };
-use crate::{election::Authority, feed::Feed};
+use crate::{database::Condition, election::Authority, feed::Feed, fleet::Fleet, settings};
 
 /// Inputs that one wake-up takes in; they share a commit.
 const INPUTS_PER_WAKE_MAX: usize = 4_096;
 /// How long to sleep where nothing is due: a wall clock that was set is noticed after this long at the latest.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
+/// How long a leader goes without a write before it looks whether it still could: until then a database that it alone
+/// does not reach would keep the others from leading.
+const IDLE_MAX: Duration = Duration::from_secs(5);
 
 /// Why a term ended.
 #[derive(Debug)]
@@ -53,6 +62,8 @@ pub(crate) struct TermParts {
     pub(crate) feed: Feed,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) pruner: Pruner,
+    pub(crate) condition: Condition,
+    pub(crate) fleet: Fleet,
 }
 
 /// What ends a term that is not broken.
@@ -90,20 +101,32 @@ pub(crate) async fn run_term(parts: TermParts, shutdown: CancellationToken) -> T
 }
 
 async fn lead(parts: TermParts, shutdown: CancellationToken) -> Result<(), LeadError> {
-    let TermParts { mut scheduler, mut writer, authority, mut inbox, feed, clock, mut pruner } = parts;
-    let mut outbox = Outbox::new(scheduler.term(), feed);
+    let TermParts { mut scheduler, mut writer, authority, inbox, feed, clock, pruner, condition, fleet } =
+        parts;
+    let outbox = Outbox::new(scheduler.term(), feed);
+    let mut desk = Desk::new(DeskParts {
+        inbox,
+        outbox,
+        authority: authority.clone(),
+        clock: Arc::clone(&clock),
+        condition,
+        fleet,
+        shutdown: shutdown.clone(),
+    });
     let mut inbound = Vec::with_capacity(INPUTS_PER_WAKE_MAX);
     let mut gather_until = Uptime::default();
+    let mut upkeep = Upkeep { pruner, idle: Idle::since(&authority, clock.now().uptime) };
+    go_by(scheduler.settings(), &mut upkeep.pruner);
     loop {
         let now = clock.now();
         let next =
-            scheduler.poll_timeout().map_or_else(|| pruner.due(), |deadline| deadline.min(pruner.due()));
+            scheduler.poll_timeout().map_or_else(|| upkeep.due(), |deadline| deadline.min(upkeep.due()));
         // Biased: a stop comes before new work. The arms hold no logic, so that none of it depends on which one wins.
         tokio::select! {
             biased;
             () = shutdown.cancelled() => return Ok(()),
             () = authority.over() => {}
-            () = inbox.take(&mut inbound, INPUTS_PER_WAKE_MAX) => {}
+            () = desk.wait(INPUTS_PER_WAKE_MAX) => {}
             () = tokio::time::sleep(next.since(now.uptime).min(SLEEP_MAX)) => {}
         }
         authority.check(clock.as_ref())?;
@@ -112,28 +135,102 @@ async fn lead(parts: TermParts, shutdown: CancellationToken) -> Result<(), LeadE
             Duration::ZERO => tokio::task::yield_now().await,
             wait => tokio::time::sleep(wait).await,
         }
-        inbox.take_ready(&mut inbound, INPUTS_PER_WAKE_MAX);
+        desk.take(&mut inbound, INPUTS_PER_WAKE_MAX);
+        // Questions to executors leave as they are taken in.
+        authority.check(clock.as_ref())?;
         let now = clock.now();
         for item in inbound.drain(..) {
-            if let Some(input) = outbox.admit(item) {
+            if let Some(input) = desk.outbox().admit(item) {
                 scheduler.handle(now, input);
             }
         }
+        // After the inputs: a heartbeat that was answered during a write has not been heard before.
         scheduler.handle_timeout(now);
+        let seq = writer.seq();
         while let Some(batch) = scheduler.take_batch() {
-            let committed = writer.commit(batch).await?;
-            log_changes(&committed.changes);
+            let committed =
+                desk.write(&mut writer, async |writer: &mut Writer| writer.commit(batch).await).await?;
+            note(&committed.changes, scheduler.settings(), &mut upkeep.pruner);
             // After the receipt of what is answered and right before the answers: whatever was said to an executor was
             // asked for while this master had authority, however long it was frozen in between.
             authority.check(clock.as_ref())?;
-            outbox.release(&committed.changes, committed.effects);
-            for input in outbox.take_inputs(now.wall) {
+            desk.outbox().release(&committed.changes, committed.effects);
+            for input in desk.outbox().take_inputs(now.wall) {
                 scheduler.handle(now, input);
             }
             gather_until = clock.now().uptime + gather_time(scheduler.live_attempts());
         }
-        pruner.prune(&mut writer, now).await?;
+        upkeep.run(&mut desk, &mut writer, now, seq).await?;
     }
+}
+
+/// What a leader writes of itself.
+struct Upkeep {
+    pruner: Pruner,
+    idle: Idle,
+}
+
+impl Upkeep {
+    fn due(&self) -> Uptime {
+        self.pruner.due().min(self.idle.due())
+    }
+
+    /// Deletes what is old, and looks whether the database still takes writes where it has taken none since `seq`.
+    async fn run(
+        &mut self,
+        desk: &mut Desk,
+        writer: &mut Writer,
+        now: Now,
+        seq: u64,
+    ) -> Result<(), CommitError> {
+        let Self { pruner, idle } = self;
+        // Neither has effects: nobody asked for them.
+        if now.uptime >= pruner.due() {
+            drop(desk.write(writer, async |writer: &mut Writer| pruner.prune(writer, now).await).await?);
+        }
+        if now.uptime >= idle.due() && writer.seq() == seq {
+            drop(desk.write(writer, async |writer: &mut Writer| writer.probe().await).await?);
+        }
+        if writer.seq() != seq {
+            idle.begin(now.uptime);
+        }
+        Ok(())
+    }
+}
+
+/// Knows when to look whether the database still takes writes. Whoever is alone has nobody to make way for, and leaves
+/// its disk asleep.
+struct Idle {
+    is_watched: bool,
+    since: Uptime,
+}
+
+impl Idle {
+    const fn since(authority: &Authority, now: Uptime) -> Self {
+        Self { is_watched: authority.is_leased(), since: now }
+    }
+
+    const fn begin(&mut self, now: Uptime) {
+        self.since = now;
+    }
+
+    fn due(&self) -> Uptime {
+        if self.is_watched { self.since + IDLE_MAX } else { Uptime::new(Duration::MAX) }
+    }
+}
+
+/// Says what was committed, and lets those who go by live settings do so.
+fn note(changes: &[Change], settings: &Settings, pruner: &mut Pruner) {
+    log_changes(changes);
+    if changes.iter().any(|change| matches!(change, Change::SettingChanged(_))) {
+        go_by(settings, pruner);
+    }
+}
+
+/// Tells those who go by live settings, the scheduler apart, what is in force.
+fn go_by(settings: &Settings, pruner: &mut Pruner) {
+    settings::filter_log(settings);
+    pruner.keep(settings);
 }
 
 /// Returns what a panic said.
@@ -154,6 +251,7 @@ fn log_changes(changes: &[Change]) {
                 tracing::warn!(%workflow, count = skipped.count, "scheduled intervals passed over");
             }
             Change::CursorMoved { .. } => {}
+            Change::SettingChanged(changed) => log_setting(changed),
             Change::RunCreated(created) => {
                 tracing::info!(run_id = %created.run, workflow = %created.workflow, "run created");
             }
@@ -172,9 +270,41 @@ fn log_changes(changes: &[Change]) {
             Change::AttemptMoved { attempt, from, to, .. } => {
                 tracing::debug!(%attempt, state_from = %from, state_to = %to, "attempt moved");
             }
+            Change::AttemptEnded { attempt, end, .. } if end.proof == Proof::Operator => {
+                tracing::warn!(%attempt, state_to = %end.state, reason = %end.reason, "attempt ended by a person's word");
+            }
+            Change::AttemptEnded { attempt, end, .. } if end.state == AttemptState::Lost => {
+                tracing::warn!(%attempt, reason = %end.reason, "attempt lost");
+            }
             Change::AttemptEnded { attempt, end, .. } => {
                 tracing::debug!(%attempt, state_to = %end.state, reason = %end.reason, "attempt ended");
             }
+            Change::ExecutorClosed { executor, standing } => match standing.closed {
+                Closed::Drained => {
+                    tracing::info!(executor_id = %executor, by = %standing.by, reason = %standing.reason, "executor drained");
+                }
+                Closed::Cordoned => {
+                    tracing::error!(executor_id = %executor, by = %standing.by, reason = %standing.reason, "executor cordoned");
+                }
+            },
+            Change::ExecutorOpened { executor, by, .. } => {
+                tracing::info!(executor_id = %executor, %by, "executor takes starts again");
+            }
+            Change::ExecutorForgotten { executor, by, .. } => {
+                tracing::info!(executor_id = %executor, %by, "executor forgotten");
+            }
+        }
+    }
+}
+
+fn log_setting(changed: &SettingChanged) {
+    let SettingChanged { name, before, given, refusal, by, .. } = changed;
+    let old = before.as_ref().and_then(|row| row.value.as_ref()).map_or("", |value| &value.text);
+    let given = given.as_deref().unwrap_or("");
+    match refusal {
+        None => tracing::info!(setting = %name, old, new = given, %by, "live setting changed"),
+        Some(reason) => {
+            tracing::error!(setting = %name, kept = old, %reason, %by, "live setting refused, the last good one stays");
         }
     }
 }

@@ -7,17 +7,22 @@
 
 mod app;
 mod config;
+mod database;
 mod definitions;
 mod door;
 mod election;
 mod exit;
 mod feed;
+mod fleet;
+mod histories;
 mod leader;
 mod output;
 mod peer;
 mod role;
 mod rpc;
+mod settings;
 mod standby;
+mod verify;
 
 pub use app::{Ready, run};
 pub use config::{MasterConfig, PORT, SettingsError};

@@ -98,6 +98,17 @@ impl OutputStore {
         spawn_blocking(move || read(&path, offset)).await.map_err(io::Error::other)?
     }
 
+    /// Returns how many bytes are kept.
+    pub(crate) async fn length(&self, attempt: AttemptId) -> io::Result<u64> {
+        let path = self.path(attempt);
+        let found = spawn_blocking(move || fs::metadata(path)).await.map_err(io::Error::other)?;
+        match found {
+            Ok(found) => Ok(found.len()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Notices of attempts whose output has grown.
     pub(crate) fn grown(&self) -> broadcast::Receiver<Grown> {
         self.grown.subscribe()

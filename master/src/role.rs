@@ -1,5 +1,7 @@
 //! What this master is at the moment, for those who serve calls: it leads, it knows who does, or nobody does.
 
+use std::time::Duration;
+
 use millrace_common::term::Term;
 use tokio::sync::watch;
 
@@ -47,6 +49,22 @@ impl Roles {
         self.current.borrow().clone()
     }
 
+    /// Waits until the role is another one.
+    pub(crate) async fn changed(&mut self) {
+        if self.current.changed().await.is_err() {
+            // Nobody says the role any more: the program is about to end.
+            std::future::pending().await
+        }
+    }
+
+    /// Waits until somebody is known to lead, or for `wait`.
+    pub(crate) async fn known(&self, wait: Duration) {
+        let mut current = self.current.clone();
+        let is_known = current.wait_for(|role| !matches!(role, Role::Leaderless));
+        // Nobody leads even now, or nobody says the role any more: whoever asked finds that out.
+        let _ = tokio::time::timeout(wait, is_known).await;
+    }
+
     /// Returns the way to the leader of this process, where it leads.
     pub(crate) fn seat(&self) -> Option<Seat> {
         match &*self.current.borrow() {
@@ -79,5 +97,35 @@ impl RoleSender {
     pub(crate) fn leave(&self) {
         self.current
             .send_if_modified(|role| !matches!(std::mem::replace(role, Role::Leaderless), Role::Leaderless));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
+    use super::{Role, open};
+    use crate::election::Record;
+
+    const WAIT: Duration = Duration::from_secs(3);
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_asks_while_nobody_leads_is_told_as_soon_as_somebody_does() {
+        let (sender, roles) = open();
+        let begun = Instant::now();
+        roles.known(WAIT).await;
+        assert_eq!(begun.elapsed(), WAIT, "nobody leads, and nobody waits longer for that");
+        let [name, address, instance] = ["m2", "http://10.0.0.2:7070", "1"].map(str::to_owned);
+        let record = Record::new(name, address, instance);
+        let elected = async {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            sender.follow(&record);
+        };
+        let begun = Instant::now();
+        tokio::join!(roles.known(WAIT), elected);
+        assert_eq!(begun.elapsed(), Duration::from_millis(10));
+        assert!(matches!(roles.now(), Role::Following(known) if known == record));
     }
 }

@@ -8,7 +8,7 @@ mod session;
 pub(crate) mod status;
 pub(crate) mod wire;
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use millrace_proto::{
@@ -21,14 +21,15 @@ use millrace_proto::{
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::{service::InterceptorLayer, transport::Server};
+use tonic_health::server::HealthReporter;
 
 use self::auth::BearerAuth;
 pub(crate) use self::{
-    control_service::{Control, Elective},
+    control_service::{Control, Elective, Outlook},
     executor_service::Executors,
     peer_service::PeerCalls,
 };
-use crate::door::Door;
+use crate::{database::Condition, door::Door};
 
 /// How often an idle connection is asked whether its peer is there.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
@@ -60,17 +61,17 @@ pub(crate) async fn serve(
     door: Door,
     services: Services,
     auth: BearerAuth,
+    condition: Condition,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let Services { executors, control, peers } = services;
     let (health_reporter, health) = tonic_health::server::health_reporter();
-    health_reporter.set_serving::<ControlServiceServer<Control>>().await;
     health_reporter.set_serving::<ExecutorServiceServer<Executors>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    Server::builder()
+    let serving = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .http2_max_header_list_size(HEADERS_BYTES_MAX)
@@ -86,7 +87,26 @@ pub(crate) async fn serve(
                 .max_encoding_message_size(MESSAGE_BYTES_MAX),
         )
         .add_service(PeerServiceServer::new(peers))
-        .serve_with_incoming_shutdown(door.connections(), stop.cancelled_owned())
-        .await
-        .context("the server failed")
+        .serve_with_incoming_shutdown(door.connections(), stop.cancelled_owned());
+    // Whose end counts is the server.
+    tokio::select! {
+        served = serving => served.context("the server failed"),
+        never = tell_health(health_reporter, &condition) => match never {},
+    }
+}
+
+/// Keeps the health of what people's tools call up to date: without its database a master can do next to nothing.
+async fn tell_health(reporter: HealthReporter, condition: &Condition) -> Infallible {
+    let mut seen = condition.follow();
+    loop {
+        let is_well = seen.borrow_and_update().problem.is_none();
+        if is_well {
+            reporter.set_serving::<ControlServiceServer<Control>>().await;
+        } else {
+            reporter.set_not_serving::<ControlServiceServer<Control>>().await;
+        }
+        if seen.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
 }

@@ -68,6 +68,11 @@ pub(crate) fn no_leader() -> Status {
     status::later("no master leads at the moment: an election is under way, or cannot be held", RETRY_AFTER)
 }
 
+/// Tells whether a leader that was asked could not be reached, unlike one that answered, whatever that was.
+pub(crate) fn is_unreachable<T>(answer: &Result<T, Status>) -> bool {
+    answer.as_ref().is_err_and(|status| status.source().is_some())
+}
+
 /// A stream of the leader's that goes on to our caller.
 type Relayed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -77,6 +82,9 @@ pub(crate) struct Relay {
     peers: Peers,
     leader: String,
 }
+
+/// Ends what is said of a leader that cannot be reached, for whoever asked it to do something.
+pub(crate) const OUTCOME_UNKNOWN: &str = "; whether it did this is not known";
 
 impl Relay {
     /// Makes the request that is sent to the leader.
@@ -122,8 +130,7 @@ impl Relay {
             );
         }
         tracing::debug!(leader = self.leader, error = %status, "the leader cannot be reached");
-        let problem =
-            format!("the leader, {}, cannot be reached; whether it did this is not known", self.leader);
+        let problem = format!("the leader, {}, cannot be reached{OUTCOME_UNKNOWN}", self.leader);
         status::later(problem, RETRY_AFTER)
     }
 }

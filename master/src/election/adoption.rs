@@ -3,12 +3,14 @@
 use millrace_store::Store;
 
 use super::{candidate::ElectionError, etcd::Etcd};
+use crate::settings::EtcdKeeper;
 
 /// What an adoption needs.
 #[derive(Debug, Clone)]
 pub(crate) struct Adoption {
     pub(crate) etcd: Etcd,
     pub(crate) store: Store,
+    pub(crate) settings: EtcdKeeper,
 }
 
 /// What an adoption did.
@@ -37,6 +39,9 @@ impl Adoption {
         let etcd = id.to_string();
         let current = self.store.generation().await.map_err(ElectionError::Database)?;
         let is_another = current.service.as_deref() != Some(&*etcd);
+        if is_another {
+            self.settings.carry_over().await?;
+        }
         let adopted = self.store.adopt(&etcd, &current).await.map_err(ElectionError::Database)?;
         tracing::warn!(etcd, generation = adopted.number, "etcd adopted by an operator's word");
         Ok(Adopted { etcd, generation: adopted.number, is_another })

@@ -48,6 +48,11 @@ impl Authority {
         Self { leased: Some(Arc::new(leased)) }
     }
 
+    /// Tells whether it can end, because another master may lead.
+    pub(crate) const fn is_leased(&self) -> bool {
+        self.leased.is_some()
+    }
+
     /// Tells whether there is authority now; once there was none, there never is again.
     ///
     /// # Errors

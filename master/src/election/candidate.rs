@@ -31,7 +31,11 @@ use super::{
     tenure::Tenure,
     version::Version,
 };
-use crate::{peer::Peers, role::RoleSender};
+use crate::{
+    peer::Peers,
+    role::RoleSender,
+    settings::{EtcdKeeper, KeepError},
+};
 
 /// How often to look at the key whatever the watch says.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
@@ -49,6 +53,7 @@ pub(crate) struct Candidate {
     pub(crate) settings: EtcdSettings,
     pub(crate) me: Record,
     pub(crate) store: Store,
+    pub(crate) keeper: EtcdKeeper,
     pub(crate) peers: Peers,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) tasks: TaskTracker,
@@ -75,6 +80,8 @@ pub(crate) enum ElectionError {
     UnknownEtcd { found: EtcdId, known: Arc<str> },
     #[error("the database does not work, and without one nobody can lead")]
     Database(#[source] GenerationError),
+    #[error("the database has not been there since this master started, and without one nobody can lead")]
+    DatabaseAbsent,
     #[error("the database does not answer within {} s, and without one nobody can lead", PROBE_TIME_MAX.as_secs())]
     DatabaseLate,
     #[error(
@@ -86,6 +93,8 @@ pub(crate) enum ElectionError {
     Claim(#[source] ClaimError),
     #[error("the database did not let the term be claimed within {} s", claim::TIME_MAX.as_secs())]
     ClaimLate,
+    #[error("the live settings could not be taken over into etcd")]
+    Settings(#[from] KeepError),
     #[error("the leadership was lost before it began")]
     Authority(#[from] AuthorityEnd),
     #[error(
@@ -102,10 +111,12 @@ impl ElectionError {
             Self::Etcd(_)
             | Self::UnknownEtcd { .. }
             | Self::Database(_)
+            | Self::DatabaseAbsent
             | Self::DatabaseLate
             | Self::Behind(..)
             | Self::Claim(_)
             | Self::ClaimLate
+            | Self::Settings(_)
             | Self::Authority(_)
             | Self::Term(..) => false,
         }
@@ -232,7 +243,8 @@ impl Candidate {
             Some(service) if **service == *id.to_string() => Ok(generation),
             Some(service) => Err(ElectionError::UnknownEtcd { found: id, known: Arc::clone(service) }),
             None => {
-                // The first etcd of a new database needs nobody's word.
+                // The first etcd of a database needs nobody's word.
+                self.keeper.carry_over().await?;
                 let adopted = self.store.adopt(&id.to_string(), &generation).await;
                 let adopted = adopted.map_err(ElectionError::Database)?;
                 tracing::info!(etcd = %id, generation = adopted.number, "etcd adopted");
@@ -242,6 +254,9 @@ impl Candidate {
     }
 
     async fn probe(&self) -> Result<Generation, ElectionError> {
+        if !self.store.is_ready() {
+            return Err(ElectionError::DatabaseAbsent);
+        }
         // Dropping the future of a query is safe.
         match tokio::time::timeout(PROBE_TIME_MAX, self.store.generation()).await {
             Ok(generation) => generation.map_err(ElectionError::Database),

@@ -7,6 +7,8 @@
 //! The only place that knows etcd's messages.
 
 mod connect;
+mod member;
+mod range;
 
 use std::{
     fmt,
@@ -34,7 +36,9 @@ use tonic::{
     transport::Channel,
 };
 
-pub(crate) use self::connect::ConnectError;
+#[cfg(test)]
+pub(crate) use self::range::Entry;
+pub(crate) use self::{connect::ConnectError, member::MemberState, range::Range};
 use super::{settings::EtcdSettings, version::Version};
 
 /// The name under which etcd expects the token of an authenticated user.
@@ -90,6 +94,16 @@ impl EtcdError {
     /// Tells whether another try can go better without anybody changing anything.
     pub(crate) const fn is_passing(&self) -> bool {
         matches!(self, Self::Unreachable { .. })
+    }
+
+    /// Returns what the member said, without where it is.
+    fn said(&self) -> String {
+        match self {
+            Self::Unreachable { status, .. }
+            | Self::Refused { status, .. }
+            | Self::Credentials { status, .. } => said(status),
+            Self::Senseless { problem, .. } => (*problem).to_owned(),
+        }
     }
 }
 
@@ -213,8 +227,17 @@ impl Etcd {
 
     /// Whether the comparison held is not told: after a repeat it says nothing.
     async fn transact(&self, asked: &'static str, compare: Compare, success: Op) -> Result<(), EtcdError> {
-        let success = vec![RequestOp { request: Some(success) }];
-        let request = TxnRequest { compare: vec![compare], success, failure: Vec::new() };
+        self.transact_all(asked, vec![compare], vec![success]).await
+    }
+
+    async fn transact_all(
+        &self,
+        asked: &'static str,
+        compare: Vec<Compare>,
+        success: Vec<Op>,
+    ) -> Result<(), EtcdError> {
+        let success = success.into_iter().map(|request| RequestOp { request: Some(request) }).collect();
+        let request = TxnRequest { compare, success, failure: Vec::new() };
         let answer = self.call(asked, move |way| {
             let request = request.clone();
             Box::pin(async move {
@@ -277,7 +300,14 @@ impl Etcd {
 
     /// Waits until a key changed after `revision`, or may have: a watch is a hint, and its end is one, too.
     pub(crate) async fn changed(&self, key: &str, revision: i64) {
-        let Ok(mut answers) = self.watch(key, revision).await else {
+        self.changed_between(key, &[], revision).await;
+    }
+
+    /// Waits until a key from `first` up to `end`, or `first` alone where that is empty, changed after `revision`, or may have.
+    ///
+    /// A revision that etcd has compacted ends the watch, and so does a member that goes: whoever waits reads anew then.
+    async fn changed_between(&self, first: &str, end: &[u8], revision: i64) {
+        let Ok(mut answers) = self.watch(first, end, revision).await else {
             // The caller looks by itself, now and then.
             return std::future::pending().await;
         };
@@ -289,9 +319,14 @@ impl Etcd {
         }
     }
 
-    async fn watch(&self, key: &str, revision: i64) -> Result<Streaming<WatchResponse>, EtcdError> {
+    async fn watch(
+        &self,
+        key: &str,
+        end: &[u8],
+        revision: i64,
+    ) -> Result<Streaming<WatchResponse>, EtcdError> {
         let create =
-            WatchCreateRequest { key: key.into(), range_end: Vec::new(), start_revision: revision + 1 };
+            WatchCreateRequest { key: key.into(), range_end: end.to_vec(), start_revision: revision + 1 };
         let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
         self.call("to watch a key", move |way| {
             let questions = tokio_stream::iter([create.clone()]).chain(tokio_stream::pending());

@@ -31,7 +31,7 @@ impl Record {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    fn from_value(value: &[u8]) -> Result<Self, ReadError> {
+    pub(super) fn from_value(value: &[u8]) -> Result<Self, ReadError> {
         let record: Self = serde_json::from_slice(value).map_err(ReadError::Syntax)?;
         if record.version == VERSION { Ok(record) } else { Err(ReadError::Version(record.version)) }
     }

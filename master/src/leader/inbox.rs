@@ -9,6 +9,7 @@ use std::sync::{
 
 use millrace_common::id::SessionId;
 use millrace_core::{Answer, Hello, Input, Request};
+use millrace_proto::v1;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
@@ -21,9 +22,11 @@ const QUEUE_MAX: usize = 8_192;
 #[derive(Debug)]
 pub(crate) enum Inbound {
     /// A client's request and where its answer goes.
-    Request(Request, oneshot::Sender<Answer>),
+    Request(Request, oneshot::Sender<Result<Answer, AskError>>),
     /// An executor opened a session; messages to it go through `sender`.
     Connected { session: SessionId, hello: Box<Hello>, sender: SessionSender },
+    /// What an executor is asked, and nobody decides about: its answer comes back another way.
+    Question(SessionId, v1::HistoryRequest),
     /// Anything else.
     Input(Input),
 }
@@ -66,6 +69,17 @@ pub(crate) struct Handle {
 #[error("this master no longer leads")]
 pub(crate) struct LeaderGone;
 
+/// Why a request has no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub(crate) enum AskError {
+    /// The term is over; the request may or may not have been done.
+    #[error(transparent)]
+    Gone(#[from] LeaderGone),
+    /// Nothing can be made durable now, and nothing was done.
+    #[error("the leader's database is away: nothing was done")]
+    DatabaseAway,
+}
+
 /// Makes the two ends.
 pub(crate) fn open() -> (Handle, Inbox) {
     let (sender, receiver) = mpsc::channel(QUEUE_MAX);
@@ -74,10 +88,10 @@ pub(crate) fn open() -> (Handle, Inbox) {
 
 impl Handle {
     /// Asks for something and waits until the answer is durable.
-    pub(crate) async fn request(&self, request: Request) -> Result<Answer, LeaderGone> {
+    pub(crate) async fn request(&self, request: Request) -> Result<Answer, AskError> {
         let (sender, receiver) = oneshot::channel();
         self.queue.send(Inbound::Request(request, sender)).await.map_err(|_| LeaderGone)?;
-        receiver.await.map_err(|_| LeaderGone)
+        receiver.await.map_err(|_| LeaderGone)?
     }
 
     /// Opens a session for an executor.
@@ -88,6 +102,15 @@ impl Handle {
         let inbound = Inbound::Connected { session, hello: Box::new(hello), sender };
         self.queue.send(inbound).await.map_err(|_| LeaderGone)?;
         Ok(session)
+    }
+
+    /// Asks an executor for a page of its history.
+    pub(crate) async fn ask_executor(
+        &self,
+        session: SessionId,
+        request: v1::HistoryRequest,
+    ) -> Result<(), LeaderGone> {
+        self.queue.send(Inbound::Question(session, request)).await.map_err(|_| LeaderGone)
     }
 
     /// Passes on what an executor said.

@@ -12,7 +12,7 @@ use millrace_common::{
     time::Timestamp,
 };
 use millrace_core::{
-    Answer, AttemptEnd, Change, Effect, Input, Message, Proof, RejectReason, Report, RequestId, Start,
+    Alarm, Answer, AttemptEnd, Change, Effect, Input, Message, Proof, RejectReason, Report, RequestId, Start,
 };
 use millrace_proto::{
     MESSAGE_BYTES_MAX,
@@ -20,7 +20,10 @@ use millrace_proto::{
 };
 use tokio::sync::oneshot;
 
-use super::{inbox::Inbound, sessions::Sessions};
+use super::{
+    inbox::{AskError, Inbound},
+    sessions::Sessions,
+};
 use crate::{feed::Feed, rpc::wire};
 
 /// Starts in one message; more gain nothing.
@@ -38,7 +41,7 @@ pub(super) struct Outbox {
     term: Term,
     feed: Feed,
     sessions: Sessions,
-    callers: BTreeMap<RequestId, oneshot::Sender<Answer>>,
+    callers: BTreeMap<RequestId, oneshot::Sender<Result<Answer, AskError>>>,
     requests: u64,
     /// Attempts that no message can carry, with the size of their start in bytes.
     too_large: Vec<(SessionId, AttemptId, usize)>,
@@ -70,6 +73,11 @@ impl Outbox {
                 self.sessions.open(session, sender);
                 Some(Input::ExecutorConnected(session, hello))
             }
+            Inbound::Question(session, request) => {
+                // Nothing has to be durable for a question; the right to speak was looked at right before.
+                self.send(session, Body::HistoryRequest(request));
+                None
+            }
             Inbound::Input(input) => {
                 if let Input::ExecutorDisconnected(session) = &input {
                     self.sessions.close(*session);
@@ -86,12 +94,20 @@ impl Outbox {
             match effect {
                 Effect::Answer(id, answer) => self.answer(id, answer),
                 Effect::Send(session, message) => self.queue(&mut pending, session, message),
+                Effect::Alarm(alarm) => raise(&alarm),
             }
         }
         for (session, gathered) in pending {
             self.flush(session, gathered);
         }
         self.feed.publish(changes);
+    }
+
+    /// Answers a heartbeat before the scheduler has seen it, where the session's first was answered by the scheduler.
+    pub(super) fn renew_contact(&mut self, session: SessionId, number: u64) {
+        if self.sessions.is_proven(session) {
+            self.send(session, wire::leader_message(Message::HeartbeatAnswer(number)));
+        }
     }
 
     /// Returns what the scheduler must learn about what could not be sent.
@@ -104,7 +120,7 @@ impl Outbox {
     fn answer(&mut self, id: RequestId, answer: Answer) {
         if let Some(caller) = self.callers.remove(&id) {
             // A caller that has gone does not take the fact with it.
-            let _ = caller.send(answer);
+            let _ = caller.send(Ok(answer));
         }
     }
 
@@ -119,9 +135,13 @@ impl Outbox {
             Message::Ack(attempt) => (Gathered::Acks(vec![attempt.into()]), 0),
             other @ (Message::Welcome(_)
             | Message::Refused(_)
+            | Message::SpoolOld(_)
             | Message::HeartbeatAnswer(_)
             | Message::Kill { .. }) => {
-                let is_last = matches!(other, Message::Refused(_));
+                let is_last = matches!(other, Message::Refused(_) | Message::SpoolOld(_));
+                if matches!(other, Message::HeartbeatAnswer(_)) {
+                    self.sessions.prove(session);
+                }
                 let before = std::mem::take(gathered);
                 self.flush(session, before);
                 self.send(session, wire::leader_message(other));
@@ -198,6 +218,30 @@ impl Gathered {
     }
 }
 
+/// Tells whoever looks after the cluster.
+fn raise(alarm: &Alarm) {
+    match alarm {
+        Alarm::AliveAfterEnd { executor, attempt } => {
+            tracing::error!(
+                executor_id = %executor, %attempt,
+                "an attempt is alive although its end is recorded: it is being ended, and may have run beside a later one"
+            );
+        }
+        Alarm::SpoolOld { executor, spool, reason } => {
+            tracing::error!(
+                executor_id = %executor, spool = %spool, %reason,
+                "an older copy of a spool took its place: the executor is told to begin a new one"
+            );
+        }
+        Alarm::Rival { executor, machine } => {
+            tracing::error!(
+                executor_id = %executor, machine = machine.as_deref().unwrap_or("unknown"),
+                "a second executor wants a name that is taken: it is refused until the first is gone"
+            );
+        }
+    }
+}
+
 /// Says of an attempt that it was never sent and never can be; no other try would be smaller.
 fn refused(now: Timestamp, (session, attempt, bytes): (SessionId, AttemptId, usize)) -> Input {
     let reason = format!(
@@ -214,6 +258,7 @@ fn refused(now: Timestamp, (session, attempt, bytes): (SessionId, AttemptId, usi
         ended_at: now,
         log_bytes: 0,
         reject_reason: RejectReason::Other,
+        is_planned: false,
         proof: Proof::Refused,
     };
     Input::AttemptReported { session, attempt, report: Report::Ended(end) }

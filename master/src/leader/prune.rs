@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use millrace_common::time::{Now, Uptime};
+use millrace_core::Settings;
 use millrace_runtime::chain::Chain;
-use millrace_store::{CommitError, PruneError, Retention, Writer};
+use millrace_store::{CommitError, Committed, PruneError, Retention, Writer};
 
 /// How often to look for something to delete.
 const INTERVAL: Duration = Duration::from_secs(10 * 60);
@@ -16,13 +17,24 @@ const FIRST: Duration = Duration::from_secs(60);
 /// Knows what to keep, and when to look for the rest.
 #[derive(Debug)]
 pub(crate) struct Pruner {
+    /// What this master's own settings say.
+    base: Retention,
+    /// What is in force.
     retention: Retention,
     due: Uptime,
 }
 
 impl Pruner {
     pub(crate) fn new(retention: Retention, now: Now) -> Self {
-        Self { retention, due: now.uptime + FIRST }
+        Self { base: retention, retention, due: now.uptime + FIRST }
+    }
+
+    /// Goes by the live settings from now on.
+    pub(super) fn keep(&mut self, settings: &Settings) {
+        self.retention = Retention {
+            keep_for: settings.retention().or(self.base.keep_for),
+            keep_runs: settings.retention_runs().or(self.base.keep_runs),
+        };
     }
 
     /// Returns when [`prune`](Self::prune) has something to do.
@@ -30,14 +42,13 @@ impl Pruner {
         self.due
     }
 
-    /// Deletes a part where that is due.
+    /// Deletes a part.
     ///
     /// # Errors
-    /// Where its transaction failed, which ends the term as for any other.
-    pub(super) async fn prune(&mut self, writer: &mut Writer, now: Now) -> Result<(), CommitError> {
-        if now.uptime < self.due {
-            return Ok(());
-        }
+    /// Where its transaction failed, as any other may.
+    pub(super) async fn prune(&mut self, writer: &mut Writer, now: Now) -> Result<Committed, CommitError> {
+        // Where an outage comes between, the rest is looked for after it.
+        self.due = now.uptime + PAUSE;
         let pause = match writer.prune(self.retention, now.wall).await {
             Ok(pruned) => {
                 if pruned.runs > 0 {
@@ -52,6 +63,6 @@ impl Pruner {
             }
         };
         self.due = now.uptime + pause;
-        Ok(())
+        Ok(Committed { changes: Vec::new(), effects: Vec::new(), seq: writer.seq() })
     }
 }

@@ -3,7 +3,7 @@
 //! Each session has a bounded queue. An executor that does not read fast enough loses its session; it comes back and is
 //! told everything again, which is cheaper than memory without bound.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use millrace_common::id::SessionId;
 use millrace_proto::v1;
@@ -27,6 +27,8 @@ pub(crate) struct SessionSender {
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
     senders: BTreeMap<SessionId, SessionSender>,
+    /// Those with an answered heartbeat: what the greeting attested is durable.
+    proven: BTreeSet<SessionId>,
     broken: Vec<SessionId>,
 }
 
@@ -38,6 +40,19 @@ impl Sessions {
     /// Ends a session once what is queued for it was sent.
     pub(super) fn close(&mut self, session: SessionId) {
         self.senders.remove(&session);
+        self.proven.remove(&session);
+    }
+
+    /// Notes that a heartbeat of a session is being answered, with all that follows from it durable.
+    pub(super) fn prove(&mut self, session: SessionId) {
+        if self.senders.contains_key(&session) {
+            self.proven.insert(session);
+        }
+    }
+
+    /// Tells whether a heartbeat of a session was answered.
+    pub(super) fn is_proven(&self, session: SessionId) -> bool {
+        self.proven.contains(&session)
     }
 
     /// Queues a message; a full or closed queue breaks the session.
@@ -51,7 +66,7 @@ impl Sessions {
             }
             Err(TrySendError::Closed(_)) => tracing::debug!(session_id = session.0, "the session is gone"),
         }
-        self.senders.remove(&session);
+        self.close(session);
         self.broken.push(session);
     }
 

@@ -33,7 +33,9 @@ async fn parts(folder: &tempfile::TempDir, readings: u32) -> (TermParts, Handle)
     let feed = Feed::new();
     let pruner = Pruner::new(Retention::default(), now);
     let authority = Authority::unlimited();
-    (TermParts { scheduler, writer, authority, inbox, feed, clock: Arc::new(clock), pruner }, handle)
+    let (condition, (_, fleet)) = (Condition::default(), crate::fleet::open("test"));
+    let clock = Arc::new(clock);
+    (TermParts { scheduler, writer, authority, inbox, feed, clock, pruner, condition, fleet }, handle)
 }
 
 /// A clock that is one second later at each reading.
@@ -92,7 +94,7 @@ async fn a_term_answers_until_it_is_told_to_stop() {
     let (end, answer) = tokio::join!(run_term(parts, stop.clone()), ask);
     assert!(matches!(answer, Answer::Work(_)));
     assert!(matches!(end, TermEnd::Stopped));
-    assert_eq!(handle.request(Request::CountWork).await.unwrap_err(), LeaderGone);
+    assert_eq!(handle.request(Request::CountWork).await.unwrap_err(), AskError::Gone(LeaderGone));
 }
 
 #[tokio::test]
@@ -106,6 +108,6 @@ async fn a_panic_ends_the_term_with_what_it_said() {
         "{end:?}"
     );
     // The first request was answered, or the term broke before it was; it is never left waiting.
-    assert!(matches!(answer, Ok(Answer::Work(_)) | Err(LeaderGone)), "{answer:?}");
-    assert_eq!(handle.request(Request::CountWork).await.unwrap_err(), LeaderGone);
+    assert!(matches!(answer, Ok(Answer::Work(_)) | Err(AskError::Gone(LeaderGone))), "{answer:?}");
+    assert_eq!(handle.request(Request::CountWork).await.unwrap_err(), AskError::Gone(LeaderGone));
 }

@@ -20,6 +20,7 @@ use super::{
     status, wire,
 };
 use crate::{
+    histories::Histories,
     leader::{Handle, LeaderGone},
     output::{AppendError, OutputStore},
     role::Seat,
@@ -29,6 +30,9 @@ use crate::{
 /// How long a session lasts without a message: an executor's three heartbeats and the wait for their answers are held to
 /// 15 s when its settings are read.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
+/// How long an executor that comes while nobody leads waits here for who does: told at once, it need not ask again and
+/// again. No longer, because it may be this master alone that knows of nobody.
+const LEADER_WAIT_MAX: Duration = Duration::from_secs(1);
 /// How long an executor may take to say who it is.
 const HELLO_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long an executor may take to read why its output is no longer taken.
@@ -41,6 +45,7 @@ const KEPT_QUEUE_MAX: usize = 64;
 pub(crate) struct Executors {
     pub(crate) standby: Standby,
     pub(crate) output: Arc<OutputStore>,
+    pub(crate) histories: Histories,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
 }
@@ -96,21 +101,27 @@ impl ExecutorService for Executors {
     ) -> Result<Response<SessionStream>, Status> {
         let peer = request.remote_addr();
         let mut messages = request.into_inner();
+        tokio::select! {
+            () = self.standby.roles.known(LEADER_WAIT_MAX) => {}
+            () = self.stop.cancelled() => return Err(status::stopping()),
+        }
         let Some(Seat { term, leader }) = self.standby.roles.seat() else {
             return Ok(Response::new(session::not_leader(self.standby.leader_address())));
         };
         let hello = tokio::time::timeout(HELLO_TIME_MAX, first_hello(term, &mut messages));
-        let hello = hello.await.map_err(|_| {
+        let (hello, has_history) = hello.await.map_err(|_| {
             Status::deadline_exceeded(format!("no Hello within {} s", HELLO_TIME_MAX.as_secs()))
         })??;
         let executor = hello.executor.clone();
         let (sender, listener, stream) = session::open();
         let session = leader.connect(hello, sender).await.map_err(status::of_leader_gone)?;
         tracing::info!(executor_id = %executor, session_id = session.0, peer = %shown(peer), "executor connected");
+        self.histories.join(executor.clone(), session, has_history);
         let service = self.clone();
         self.tasks.spawn(async move {
             let end = service.listen(&leader, session, messages, listener).await;
             tracing::info!(executor_id = %executor, session_id = session.0, %end, "executor disconnected");
+            service.histories.leave(session);
             // The leader being gone, nobody needs to know.
             let _ = leader.input(Input::ExecutorDisconnected(session)).await;
         });
@@ -159,7 +170,7 @@ impl Executors {
             () = self.stop.cancelled() => SessionEnd::Stopping,
             () = too_slow.cancelled() => SessionEnd::TooSlow,
             () = reader_gone.cancelled() => SessionEnd::ReaderGone,
-            end = receive(leader, session, messages) => end.err().unwrap_or(SessionEnd::Closed),
+            end = receive(leader, &self.histories, session, messages) => end.err().unwrap_or(SessionEnd::Closed),
         };
         let text = end.to_string();
         if let Some(status) = end.status() {
@@ -189,7 +200,11 @@ impl Executors {
     }
 }
 
-async fn first_hello(term: Term, messages: &mut Streaming<v1::ExecutorMessage>) -> Result<Hello, Status> {
+/// Waits for a greeting; tells beside it whether the executor can be asked for its history.
+async fn first_hello(
+    term: Term,
+    messages: &mut Streaming<v1::ExecutorMessage>,
+) -> Result<(Hello, bool), Status> {
     let first = messages.message().await?.and_then(|message| message.body);
     let Some(Body::Hello(hello)) = first else {
         return Err(Status::invalid_argument("the first message of a session is Hello"));
@@ -207,12 +222,15 @@ async fn first_hello(term: Term, messages: &mut Streaming<v1::ExecutorMessage>) 
              database is older than it was"
         )));
     }
-    wire::hello(hello).map_err(|error| status::of_wire(&error))
+    let has_history = hello.has_history;
+    let hello = wire::hello(hello).map_err(|error| status::of_wire(&error))?;
+    Ok((hello, has_history))
 }
 
 /// Passes on what the executor says until its stream ends.
 async fn receive(
     leader: &Handle,
+    histories: &Histories,
     session: SessionId,
     mut messages: Streaming<v1::ExecutorMessage>,
 ) -> Result<(), SessionEnd> {
@@ -225,10 +243,13 @@ async fn receive(
                 return Err(WireError::Invalid { field: "body", problem: "a second Hello".to_owned() }.into());
             }
             Body::Heartbeat(heartbeat) => {
-                let v1::Heartbeat { number, held, is_space_low } = heartbeat;
+                let v1::Heartbeat { number, held, is_space_low, spool_facts } = heartbeat;
                 let held = wire::held_states(held)?;
-                leader.input(Input::HeartbeatReceived { session, number, held, is_space_low }).await?;
+                leader
+                    .input(Input::HeartbeatReceived { session, number, held, is_space_low, spool_facts })
+                    .await?;
             }
+            Body::HistoryPage(page) => histories.answer(session, page),
             Body::Draining(_) => leader.input(Input::ExecutorDraining(session)).await?,
             Body::Reports(reports) => {
                 for report in reports.reports {

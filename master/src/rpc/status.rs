@@ -8,13 +8,19 @@ use millrace_runtime::chain::Chain;
 use millrace_store::query::QueryError;
 use tonic::{Code, Status, metadata::MetadataMap};
 
-use crate::{definitions::DefinitionError, leader::LeaderGone};
+use crate::{
+    definitions::DefinitionError,
+    leader::{AskError, LeaderGone},
+};
 
 /// Bytes of a message. It travels in a header, where each byte may become three, and clients take 16 KiB of headers.
 const MESSAGE_BYTES_MAX: usize = 4_000;
 
 /// Says in seconds when a caller may try again.
 pub(crate) const RETRY_AFTER_KEY: &str = "retry-after";
+
+/// When a caller may expect a database that is away: a restart takes this long.
+const DATABASE_RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// Makes a status whose message arrives whatever it repeats of the request.
 pub(super) fn of(code: Code, message: impl Into<String>) -> Status {
@@ -54,8 +60,17 @@ pub(crate) fn stopping() -> Status {
 
 pub(super) fn of_refusal(refusal: &Refusal) -> Status {
     let code = match refusal {
-        Refusal::UnknownWorkflow(_) | Refusal::UnknownRun(_) | Refusal::UnknownTask(..) => Code::NotFound,
-        Refusal::WrongState { .. } | Refusal::UnreadableWorkflow { .. } => Code::FailedPrecondition,
+        Refusal::UnknownWorkflow(_)
+        | Refusal::UnknownRun(_)
+        | Refusal::UnknownTask(..)
+        | Refusal::UnknownExecutor(_) => Code::NotFound,
+        Refusal::WrongState { .. }
+        | Refusal::UnreadableWorkflow { .. }
+        | Refusal::ExecutorConnected(_)
+        | Refusal::ExecutorHolds { .. }
+        | Refusal::AttemptNotLive(_)
+        | Refusal::ExecutorSpeaks { .. } => Code::FailedPrecondition,
+        Refusal::Setting(_) => Code::InvalidArgument,
         Refusal::TooManyRuns { .. } => Code::ResourceExhausted,
     };
     of(code, refusal.to_string())
@@ -63,6 +78,13 @@ pub(super) fn of_refusal(refusal: &Refusal) -> Status {
 
 pub(super) fn of_leader_gone(error: LeaderGone) -> Status {
     Status::unavailable(error.to_string())
+}
+
+pub(super) fn of_ask(error: AskError) -> Status {
+    match error {
+        AskError::Gone(error) => of_leader_gone(error),
+        AskError::DatabaseAway => later(error.to_string(), DATABASE_RETRY_AFTER),
+    }
 }
 
 pub(super) fn of_wire(error: &WireError) -> Status {
@@ -79,6 +101,10 @@ pub(super) fn of_definition(error: &DefinitionError) -> Status {
 }
 
 pub(super) fn of_query(error: &QueryError) -> Status {
+    if error.is_outage() {
+        tracing::warn!(error = %Chain(error), "the database does not answer a query");
+        return later("the database does not answer", DATABASE_RETRY_AFTER);
+    }
     tracing::error!(error = %Chain(error), "query failed");
     Status::internal("the store did not answer the query; the master's log says why")
 }

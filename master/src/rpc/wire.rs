@@ -71,7 +71,12 @@ pub(crate) fn leader_message(message: Message) -> Body {
         Message::Welcome(verdicts) => {
             Body::Welcome(v1::Welcome { verdicts: verdicts.into_iter().map(verdict).collect() })
         }
-        Message::Refused(reason) => Body::Refused(v1::Refused { reason: reason.to_string() }),
+        Message::Refused(reason) => {
+            Body::Refused(v1::Refused { reason: reason.to_string(), is_spool_old: false })
+        }
+        Message::SpoolOld(reason) => {
+            Body::Refused(v1::Refused { reason: reason.to_string(), is_spool_old: true })
+        }
         Message::HeartbeatAnswer(number) => Body::HeartbeatAnswer(v1::HeartbeatAnswer { number }),
         Message::Start(one) => Body::Starts(v1::Starts { starts: vec![start(*one)] }),
         Message::Kill { attempt, grace, reason } => Body::Kill(v1::Kill {
@@ -113,6 +118,8 @@ pub(crate) fn hello(hello: v1::Hello) -> Result<Hello, WireError> {
         is_clean: hello.is_clean,
         is_space_low: hello.is_space_low,
         version: word("version", hello.version)?.into(),
+        process: Some(word("process", hello.process)?).filter(|word| !word.is_empty()).map(Into::into),
+        spool_facts: hello.spool_facts,
         held: hello.held.into_iter().map(held).collect::<Result<_, _>>()?,
     })
 }
@@ -214,6 +221,7 @@ fn attempt_end(end: v1::AttemptEnd) -> Result<AttemptEnd, WireError> {
         ended_at: convert::timestamp(end.ended_at),
         log_bytes: end.log_bytes,
         reject_reason: reject_reason(end.reject_reason),
+        is_planned: end.planned,
         proof: if state == AttemptState::Rejected { Proof::Refused } else { Proof::Reported },
     })
 }
@@ -223,6 +231,7 @@ fn reject_reason(number: i32) -> RejectReason {
     match v1::RejectReason::try_from(number) {
         Ok(v1::RejectReason::SpaceLow) => RejectReason::SpaceLow,
         Ok(v1::RejectReason::Draining) => RejectReason::Draining,
+        Ok(v1::RejectReason::CannotStart) => RejectReason::CannotStart,
         Ok(v1::RejectReason::Unspecified) | Err(_) => RejectReason::Other,
     }
 }

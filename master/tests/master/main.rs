@@ -4,10 +4,14 @@
 mod access;
 mod cluster;
 mod control;
+mod executors;
+mod history;
+mod outage;
 mod output;
 mod program;
 mod restart;
 mod session;
+mod settings;
 mod stop;
 mod support;
 mod watch;

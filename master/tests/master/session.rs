@@ -85,7 +85,7 @@ async fn a_message_that_breaks_the_protocol_ends_the_session_and_nothing_else() 
             Body::Heartbeat(v1::Heartbeat {
                 number: 1,
                 held: vec![v1::Held::default()],
-                is_space_low: false,
+                ..v1::Heartbeat::default()
             }),
             Code::InvalidArgument,
             "field attempt is missing",
@@ -96,7 +96,7 @@ async fn a_message_that_breaks_the_protocol_ends_the_session_and_nothing_else() 
             "field attempt is missing",
         ),
         (
-            Body::Heartbeat(v1::Heartbeat { number: 1, held: large, is_space_low: false }),
+            Body::Heartbeat(v1::Heartbeat { number: 1, held: large, ..Default::default() }),
             Code::OutOfRange,
             "length too large",
         ),

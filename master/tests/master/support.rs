@@ -189,12 +189,7 @@ impl Master {
 
     /// Opens a session whose first message is `first`.
     pub(crate) async fn session(&self, first: executor_message::Body) -> Result<Executor, Status> {
-        let (sender, receiver) = mpsc::channel(64);
-        sender.send(v1::ExecutorMessage { body: Some(first) }).await.unwrap();
-        let mut client = self.executors().await;
-        let messages =
-            within("the session", client.session(ReceiverStream::new(receiver))).await?.into_inner();
-        Ok(Executor { sender, messages, welcome: v1::Welcome::default(), term: 0, starts: Vec::new() })
+        Executor::open(&mut self.executors().await, first).await
     }
 
     /// Puts a definition in force.
@@ -250,6 +245,18 @@ pub(crate) struct Executor {
 }
 
 impl Executor {
+    /// Opens a session whose first message is `first`.
+    pub(crate) async fn open<I: Interceptor>(
+        calls: &mut ExecutorServiceClient<InterceptedService<Channel, I>>,
+        first: executor_message::Body,
+    ) -> Result<Self, Status> {
+        let (sender, receiver) = mpsc::channel(64);
+        sender.send(v1::ExecutorMessage { body: Some(first) }).await.unwrap();
+        let messages =
+            within("the session", calls.session(ReceiverStream::new(receiver))).await?.into_inner();
+        Ok(Self { sender, messages, welcome: v1::Welcome::default(), term: 0, starts: Vec::new() })
+    }
+
     /// Returns the next message.
     pub(crate) async fn next(&mut self) -> Result<leader_message::Body, Status> {
         let message = within("a message from the leader", self.messages.message()).await?;
@@ -274,7 +281,7 @@ impl Executor {
     }
 
     pub(crate) async fn beat(&mut self, number: u64, held: Vec<v1::Held>) {
-        self.say(executor_message::Body::Heartbeat(v1::Heartbeat { number, held, is_space_low: false }))
+        self.say(executor_message::Body::Heartbeat(v1::Heartbeat { number, held, ..Default::default() }))
             .await;
         loop {
             if let leader_message::Body::HeartbeatAnswer(answer) = self.next().await.unwrap() {
@@ -293,7 +300,7 @@ impl Executor {
             end: None,
         });
         let held: Vec<_> = held.into_iter().chain(unknown).collect();
-        let beat = executor_message::Body::Heartbeat(v1::Heartbeat { number: 1, held, is_space_low: false });
+        let beat = executor_message::Body::Heartbeat(v1::Heartbeat { number: 1, held, ..Default::default() });
         within("the session to end", async {
             while self.sender.send(v1::ExecutorMessage { body: Some(beat.clone()) }).await.is_ok() {}
         })

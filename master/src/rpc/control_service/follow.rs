@@ -10,6 +10,7 @@ use tonic::{Code, Status};
 
 use super::{
     Control, ReplyStream,
+    fetch::elsewhere,
     watch::{READER_IDLE_MAX, farewell},
 };
 use crate::{
@@ -77,14 +78,22 @@ impl Control {
             Located::Awaited(_) => self.wait_for_attempt(run, request).await?,
         };
         let grown = self.output.grown();
+        // What is shipped while it is asked for arrives by itself; what came before this master led does not.
+        let end = self.final_length(attempt).await?.unwrap_or(0);
+        let unasked = if end > 0 { self.fetch_output(attempt, end).await? } else { Vec::new() };
         let output = Arc::clone(&self.output);
         let mut reader =
             Reader { output, grown, attempt, offset: request.offset, is_complete: false, sender };
-        if request.follow {
+        // Nothing more comes from an executor that has shipped it all to another master.
+        let read = if request.follow && unasked.is_empty() {
             self.follow(&mut reader).await
         } else {
             reader.send_what_is_there().await.map(drop)
+        };
+        if !unasked.is_empty() && reader.offset < end {
+            return Err(elsewhere(reader.offset, end, &unasked));
         }
+        read
     }
 
     async fn wait_for_attempt(

@@ -136,7 +136,7 @@ fn unreadable(version: u32, rejected: &Rejected) -> String {
 }
 
 /// Reads where the page before ended; `None` for the first page.
-fn page_token<T>(token: &str, read: impl Fn(&str) -> Option<T>) -> Result<Option<T>, Status> {
+pub(super) fn page_token<T>(token: &str, read: impl Fn(&str) -> Option<T>) -> Result<Option<T>, Status> {
     if token.is_empty() {
         return Ok(None);
     }

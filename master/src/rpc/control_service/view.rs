@@ -5,7 +5,7 @@ mod fit;
 use std::{collections::BTreeMap, sync::Arc};
 
 use millrace_common::{id::InstanceIndex, state::TaskState, time::Timestamp, workflow::Workflow};
-use millrace_core::{ExecutorSummary, Explanation, Trigger};
+use millrace_core::{ExecutorDetail, ExecutorSummary, Explanation, PlacedAttempt, Trigger};
 use millrace_proto::v1;
 use millrace_store::query::{
     AttemptDetail, RunDetail, RunSummary, TaskDetail, VersionSource, WorkflowSummary,
@@ -169,21 +169,51 @@ pub(super) fn explanation(explanation: Explanation) -> v1::ExplainRunResponse {
     v1::ExplainRunResponse {
         state: explanation.state.to_string(),
         reason: explanation.reason.map_or_else(String::new, |reason| reason.to_string()),
-        tasks: fit::list(tasks, |task| task.task.len() + task.text.len() + task.code.len()),
+        tasks: fitting(tasks),
+        schedules_paused_since: micros(explanation.schedules_paused_since),
     }
+}
+
+/// Takes as many reasons as fit into a message.
+pub(super) fn fitting(reasons: impl Iterator<Item = v1::TaskReason>) -> Vec<v1::TaskReason> {
+    fit::list(reasons, |task| task.task.len() + task.text.len() + task.code.len())
 }
 
 pub(super) fn executors(summaries: Vec<ExecutorSummary>) -> v1::ListExecutorsResponse {
     let bytes = |one: &v1::ExecutorView| {
         let labels = one.labels.iter().map(|(key, value)| key.len() + value.len() + fit::FRAME_BYTES);
         let kinds = one.kinds.iter().map(|kind| kind.len() + fit::FRAME_BYTES);
-        one.name.len() + one.version.len() + labels.chain(kinds).sum::<usize>()
+        let standing = one.standing_reason.len() + one.standing_by.len();
+        one.name.len() + one.version.len() + standing + labels.chain(kinds).sum::<usize>()
     };
     v1::ListExecutorsResponse { executors: fit::list(summaries.into_iter().map(executor), bytes) }
 }
 
+pub(super) fn executor_detail(detail: ExecutorDetail) -> v1::ExecutorResponse {
+    let attempts = detail.attempts.into_iter().map(placed_attempt).collect();
+    v1::ExecutorResponse { executor: Some(executor(detail.summary)), attempts }
+}
+
+fn placed_attempt(placed: PlacedAttempt) -> v1::PlacedAttempt {
+    v1::PlacedAttempt {
+        attempt: placed.attempt.to_string(),
+        run: placed.attempt.instance.run.to_string(),
+        workflow: placed.workflow.to_string(),
+        task: placed.task.to_string(),
+        number: placed.attempt.number,
+        state: placed.state.to_string(),
+        assigned_at: placed.assigned_at.as_micros(),
+    }
+}
+
 fn executor(summary: ExecutorSummary) -> v1::ExecutorView {
+    let standing = summary.standing.as_ref();
+    let text = |text: Option<&Arc<str>>| text.map_or_else(String::new, ToString::to_string);
     v1::ExecutorView {
+        standing: standing.map_or("open", |standing| standing.closed.as_str()).to_owned(),
+        standing_reason: text(standing.map(|standing| &standing.reason)),
+        standing_by: text(standing.map(|standing| &standing.by)),
+        standing_since: micros(standing.map(|standing| standing.since)),
         name: summary.name.to_string(),
         state: if summary.is_connected { "connected" } else { "disconnected" }.to_owned(),
         slots: summary.slots,

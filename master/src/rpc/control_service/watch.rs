@@ -17,6 +17,8 @@ const VIEWS_MAX: usize = 1;
 const VIEW_INTERVAL: Duration = Duration::from_millis(100);
 /// What each task adds to that, since a view reads the whole run.
 const VIEW_INTERVAL_PER_TASK: Duration = Duration::from_micros(100);
+/// How often a master that does not lead looks whether a run has moved: nobody tells it.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a reader may take nothing, as where a person reads page by page.
 pub(super) const READER_IDLE_MAX: Duration = Duration::from_secs(10 * 60);
 
@@ -63,10 +65,21 @@ impl Control {
             if is_last || !matches!(sent, Ok(Ok(()))) {
                 return Ok(());
             }
-            notices.changed().await;
+            self.wait_for_news(&mut notices).await;
             tokio::time::sleep(VIEW_INTERVAL + VIEW_INTERVAL_PER_TASK.saturating_mul(tasks)).await;
             view = self.read_run(run).await?;
         }
+    }
+}
+
+impl Control {
+    /// Waits until something was committed; where another master commits, or none, until it is time to look.
+    async fn wait_for_news(&self, notices: &mut Watch) {
+        if self.standby.roles.seat().is_some() {
+            return notices.changed().await;
+        }
+        // A notice is as good a reason as the time, where this master leads meanwhile.
+        let _ = tokio::time::timeout(LOOK_INTERVAL, notices.changed()).await;
     }
 }
 

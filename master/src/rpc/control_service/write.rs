@@ -140,6 +140,9 @@ impl Control {
         let task = task
             .map(|task| task.parse().map_err(|error| status::invalid(format!("{task:?}: {error}"))))
             .transpose()?;
+        if self.standby.roles.seat().is_none() {
+            return self.explain_rows(run, task.as_ref()).await;
+        }
         match self.ask(Ask::ExplainRun { run, task }).await? {
             Answer::Explained(explanation) => Ok(view::explanation(*explanation)),
             Answer::Refused(Refusal::UnknownRun(_)) => self.explain_not_live(run).await,
@@ -155,7 +158,8 @@ impl Control {
         } else {
             self.quarantined(run).await?
         };
-        Ok(v1::ExplainRunResponse { state: row.state.to_string(), reason, tasks: Vec::new() })
+        let (state, tasks) = (row.state.to_string(), Vec::new());
+        Ok(v1::ExplainRunResponse { state, reason, tasks, schedules_paused_since: None })
     }
 
     /// Says why a live run is taken out of scheduling.

@@ -167,6 +167,7 @@ fn a_reason_that_only_a_newer_executor_knows_is_none() {
         (v1::RejectReason::Unspecified.into(), RejectReason::Other),
         (v1::RejectReason::SpaceLow.into(), RejectReason::SpaceLow),
         (v1::RejectReason::Draining.into(), RejectReason::Draining),
+        (v1::RejectReason::CannotStart.into(), RejectReason::CannotStart),
         (99, RejectReason::Other),
     ] {
         let end = v1::AttemptEnd { reject_reason: number, ..an_end(v1::AttemptState::Rejected) };

@@ -86,11 +86,31 @@ async fn without_a_leader_reads_are_answered_and_writes_are_told_to_come_again()
     let mut members = members(2, &database, &etcd);
     let leader = led(&mut members).await;
     apply(&members[0], "w").await.unwrap();
+    let request = v1::StartRunRequest { workflow: "w".to_owned(), ..Default::default() };
+    let run = members[0].control().await.unwrap().start_run(request).await.unwrap().into_inner().run;
     for index in 0..2 {
         etcd.kill(index);
     }
     assert_eq!(members[leader].ended().await, Some(75));
     let standby = &members[1 - leader];
+    let mut control = standby.control().await.unwrap();
+    let explained =
+        control.explain_run(v1::ExplainRunRequest { run: run.clone(), task: String::new() }).await;
+    let explained = explained.unwrap().into_inner();
+    assert!(explained.reason.starts_with("no master leads at the moment"), "{explained:?}");
+    assert_eq!((explained.tasks[0].state.as_str(), explained.tasks[0].code.as_str()), ("ready", "no_leader"));
+    let mut views = control.watch_run(v1::GetRunRequest { run: run.clone() }).await.unwrap().into_inner();
+    assert_eq!(views.message().await.unwrap().unwrap().run.unwrap().run, run);
+    let seen = control.get_cluster(v1::GetClusterRequest {}).await.unwrap().into_inner();
+    // Without a majority etcd tells nobody that the key of the dead one is gone.
+    let problems =
+        ["no master leads at the moment", &format!("the leader, {}, cannot be reached", seen.holder)];
+    let is_told = problems.iter().any(|problem| seen.problem.starts_with(problem));
+    assert!(!seen.is_from_leader && is_told, "{seen:?}");
+    let etcd_members = seen.etcd.unwrap().members;
+    assert!(etcd_members.iter().take(2).all(|member| !member.problem.is_empty()), "{etcd_members:?}");
+    let status = control.list_executors(v1::ListExecutorsRequest {}).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "only a leader knows: {status:?}");
     let status = apply(standby, "v").await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
     assert_eq!(status.metadata().get("retry-after").unwrap(), "1");

@@ -69,7 +69,7 @@ async fn a_revoked_lease_ends_the_leader() {
     let mut members = members(2, &database, &etcd);
     let first = led(&mut members).await;
     let before = leader_of(&members).await;
-    etcd.ctl(&["lease", "revoke", &etcd.lease_of_leader()]);
+    etcd.ctl(&["lease", "revoke", &etcd.lease_of("/millrace/leader")]);
     assert_eq!(members[first].ended().await, Some(75), "{}", members[first].log());
     assert!(leader_of(&members).await.term > before.term);
 }

@@ -1,46 +1,30 @@
 //! Several masters as processes, with a real etcd of three members and a real database.
 
-mod database;
-mod etcd;
 mod member;
 
 mod election;
 mod hand_over;
 mod loss;
 mod refusal;
+mod settings;
 
 use std::time::Duration;
 
 use millrace_proto::v1;
+use millrace_servers::{Etcd, Postgres, etcd, postgres, skipped};
 use tonic::Status;
 
-use self::{database::Database, etcd::Etcd, member::Member};
+use self::member::Member;
 use crate::support::until;
 
 /// A database and an etcd; `None`, noted, where one of them is not installed.
-fn servers() -> Option<(Database, Etcd)> {
-    let missing = database::missing().or_else(etcd::missing);
+fn servers() -> Option<(Postgres, Etcd)> {
+    let missing = postgres::missing().or_else(etcd::missing);
     if let Some(reason) = missing {
         skipped(&reason);
         return None;
     }
-    Some((Database::start(), Etcd::start(3)))
-}
-
-/// Records that a test could not run here, and why, for whoever reads the result of the suite.
-#[expect(
-    clippy::disallowed_methods,
-    clippy::print_stdout,
-    reason = "a test has no configuration, and says what it skips"
-)]
-fn skipped(reason: &str) {
-    use std::io::Write as _;
-    let name = std::thread::current().name().unwrap_or("a test").to_owned();
-    println!("SKIPPED: {name}: {reason}");
-    if let Some(file) = std::env::var_os("MILLRACE_SKIP_FILE") {
-        let mut file = std::fs::OpenOptions::new().append(true).create(true).open(file).unwrap();
-        writeln!(file, "SKIPPED: {name}: {reason}").unwrap();
-    }
+    Some((Postgres::start(), Etcd::start(3)))
 }
 
 /// Timing of the tests: a lease short enough to wait for, an authority long enough for a busy machine.
@@ -48,7 +32,7 @@ const TTL: Duration = Duration::from_secs(4);
 const AUTHORITY: Duration = Duration::from_millis(2_400);
 
 /// Masters named m1, m2 and so on, that know `etcd` and share `database`.
-fn members(count: usize, database: &Database, etcd: &Etcd) -> Vec<Member> {
+fn members(count: usize, database: &Postgres, etcd: &Etcd) -> Vec<Member> {
     (1..=count).map(|number| Member::new(&format!("m{number}"), database, etcd)).collect()
 }
 
@@ -70,7 +54,7 @@ async fn leader_of(members: &[Member]) -> v1::GetClusterResponse {
     until("the masters to agree on a leader", async || {
         let mut found: Option<v1::GetClusterResponse> = None;
         for member in members.iter().filter(|member| member.is_running()) {
-            let cluster = member.cluster().await.ok()?;
+            let cluster = member.cluster().await.ok().filter(|cluster| cluster.is_from_leader)?;
             if found.is_some_and(|other| (other.term, other.holder) != (cluster.term, cluster.holder.clone()))
             {
                 return None;

@@ -1,9 +1,10 @@
 //! What keeps a master from leading, and what it says about that.
 
 use millrace_proto::v1;
+use millrace_servers::{Certificates, Etcd, Place, Postgres, etcd, etcd::Settings, postgres, skipped};
 use nix::sys::signal::Signal;
 
-use super::{Database, Etcd, Member, apply, etcd::Certificates, leader_of, led, members, servers, skipped};
+use super::{Member, apply, leader_of, led, members, servers};
 use crate::support::until;
 
 /// Starts a master that cannot go on, and returns its exit code and what it said.
@@ -20,7 +21,7 @@ async fn an_etcd_with_known_faults_is_refused_unless_that_is_allowed() {
         return skipped(&format!("this etcd is not old: {version}"));
     }
     let mut member = members(1, &database, &etcd).remove(0);
-    member.set("allow_old_etcd", None);
+    member.unset("etcd.allow_old_etcd");
     let (code, said) = refused(&mut member).await;
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("upgrade it to 3.5.30 or 3.6.11 or later"), "{said}");
@@ -35,8 +36,8 @@ async fn a_wrong_password_of_etcd_is_said_and_the_right_one_leads() {
     etcd.ctl(&["auth", "enable"]);
     let file = member.folder().join("password");
     std::fs::write(&file, "a wrong one\n").unwrap();
-    member.set("user", Some("user = \"root\""));
-    member.set("password_file", Some(&format!("password_file = {file:?}")));
+    member.set("etcd.user", "root");
+    member.set("etcd.password_file", file.display().to_string());
     let (code, said) = refused(&mut member).await;
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("does not accept `etcd.user` with the password in `etcd.password_file`"), "{said}");
@@ -49,16 +50,20 @@ async fn a_wrong_password_of_etcd_is_said_and_the_right_one_leads() {
 #[tokio::test]
 async fn an_etcd_that_asks_for_a_certificate_takes_ours_and_an_unknown_authority_is_refused() {
     let Some(database) = database_alone() else { return };
-    let (Some(own), Some(other)) = (Certificates::make(), Certificates::make()) else {
+    let here = Place::here().address();
+    let (Some(own), Some(other)) = (Certificates::make(here), Certificates::make(here)) else {
         return skipped("openssl makes no certificates here");
     };
-    let etcd = Etcd::start_encrypted(own);
+    let etcd = Etcd::start_with(1, Settings { certificates: Some(own), ..Settings::default() });
     let mut member = members(1, &database, &etcd).remove(0);
     let tls = |authority: String| {
         let (cert, key) = (etcd.certificate("own.pem"), etcd.certificate("own.key"));
-        format!("tls = {{ ca_file = {authority:?}, cert_file = {cert:?}, key_file = {key:?} }}")
+        toml::Table::from_iter(
+            [("ca_file", authority), ("cert_file", cert), ("key_file", key)]
+                .map(|(key, file)| (key.to_owned(), file.into())),
+        )
     };
-    member.set("tls", Some(&tls(other.path("ca.pem"))));
+    member.set("etcd.tls", tls(other.path("ca.pem")));
     member.start();
     until("the master to say that it does not trust this etcd", async || {
         member.log().contains("no member of etcd answers").then_some(())
@@ -67,7 +72,7 @@ async fn an_etcd_that_asks_for_a_certificate_takes_ours_and_an_unknown_authority
     member.signal(Signal::SIGTERM);
     assert_eq!(member.ended().await, Some(0));
     assert!(!member.log().contains("term="), "it has not led: {}", member.log());
-    member.set("tls", Some(&tls(etcd.certificate("ca.pem"))));
+    member.set("etcd.tls", tls(etcd.certificate("ca.pem")));
     member.start();
     assert_eq!(leader_of(std::slice::from_ref(&member)).await.holder, "m1");
 }
@@ -86,7 +91,8 @@ async fn an_etcd_that_was_made_anew_is_refused_until_it_is_adopted() {
         standby.log().contains("is not the one that this cluster belongs to").then_some(())
     })
     .await;
-    assert!(standby.cluster().await.is_err(), "nobody leads by the word of an unknown etcd");
+    let seen = standby.cluster().await.unwrap();
+    assert!(!seen.is_from_leader, "nobody leads by the word of an unknown etcd: {seen:?}");
     let mut control = standby.control().await.unwrap();
     let adopted = control.adopt_etcd(v1::AdoptEtcdRequest {}).await.unwrap().into_inner();
     assert_eq!((adopted.generation, adopted.changed), (2, true));
@@ -105,7 +111,7 @@ async fn an_etcd_that_counts_lower_than_before_is_refused_until_it_is_adopted() 
     members[0].ended().await;
     // As after a restore of etcd from a backup: the database has seen leaderships that etcd has forgotten.
     let seen = (1_u64 << 48) + (1 << 40);
-    assert!(database.run(&format!("update leadership set term = {seen}")));
+    database.sql(&format!("update leadership set term = {seen}"));
     members[0].start();
     until("the master to say what it found", async || {
         members[0].log().contains("etcd counts lower than it did").then_some(())
@@ -139,7 +145,7 @@ async fn a_master_whose_database_does_not_work_does_not_try_to_lead() {
 #[tokio::test]
 async fn a_master_may_be_there_before_etcd() {
     let Some(database) = database_alone() else { return };
-    let mut etcd = Etcd::prepare(3);
+    let mut etcd = Etcd::prepare(&vec![Place::here(); 3], Settings::default());
     let mut member = members(1, &database, &etcd).remove(0);
     member.start();
     until("the master to ask for etcd", async || {
@@ -153,7 +159,7 @@ async fn a_master_may_be_there_before_etcd() {
 #[tokio::test]
 async fn a_file_cannot_be_the_database_of_masters_that_elect_a_leader() {
     let Some(database) = database_alone() else { return };
-    let etcd = Etcd::prepare(1);
+    let etcd = Etcd::prepare(&[Place::here()], Settings::default());
     let mut member = members(1, &database, &etcd).remove(0);
     member.use_file();
     let (code, said) = refused(&mut member).await;
@@ -162,10 +168,10 @@ async fn a_file_cannot_be_the_database_of_masters_that_elect_a_leader() {
 }
 
 /// A database alone.
-fn database_alone() -> Option<Database> {
-    if let Some(reason) = super::database::missing().or_else(super::etcd::missing) {
+fn database_alone() -> Option<Postgres> {
+    if let Some(reason) = postgres::missing().or_else(etcd::missing) {
         skipped(&reason);
         return None;
     }
-    Some(Database::start())
+    Some(Postgres::start())
 }
