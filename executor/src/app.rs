@@ -16,13 +16,15 @@ use millrace_kinds::{Registry, Site};
 use millrace_runtime::{SystemClock, token::read_token_file};
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::{
     config::ExecutorConfig,
-    ledger::{Action, Batch, Input, Ledger, Limits, OnStop},
+    history::{self, History, Keep},
+    ledger::{Action, Batch, HistoryQuestion, Input, Ledger, Limits, OnStop},
     output::{Output, Shipper, ShipperSettings},
     runner::{self, Event, Runner, Settings},
-    session::{Introduction, News, Session},
+    session::{Introduction, News, Session, history_page},
     spool::{self, BATCHES_IN_FLIGHT_MAX, FolderLock, Spool, WriteError, Written},
 };
 
@@ -122,8 +124,11 @@ impl App {
             secrets,
             leader: session.leader(),
         });
+        let keep = Keep { size: config.history_size, time: config.history_keep };
+        let history = History::open(&data_dir, keep, opened.id, config.slots)
+            .context("the folder `history` of the data folder cannot be used")?;
         let (spool, written) =
-            Spool::start(opened.journal).context("the spool's thread cannot be started")?;
+            Spool::start(opened.journal, history).context("the spool's thread cannot be started")?;
         let app = Self {
             ledger,
             spool,
@@ -314,6 +319,17 @@ impl App {
                 Action::Greet(greeting) => self.session.greet(greeting),
                 Action::Heartbeat(heartbeat) => self.session.heartbeat(heartbeat),
                 Action::Discard(attempt) => self.output.discard(attempt),
+                // A page is small and was written a moment ago, as a rule: the loop waits for it.
+                Action::TellHistory(HistoryQuestion { number, since, until, page }) => {
+                    let read = history::read(&self.data_dir, since, until, &page);
+                    self.session.tell_history(history_page(number, read));
+                }
+                Action::SetAside(reason) => {
+                    spool::set_aside(&self.data_dir)?;
+                    anyhow::bail!(
+                        "the leader refuses this spool, which was put aside for a new one: {reason}"
+                    );
+                }
                 Action::CloseSession => {
                     self.session.close("heartbeats are not answered in time");
                     self.take(Input::Disconnected);
@@ -365,6 +381,7 @@ fn introduction(config: &ExecutorConfig, kinds: Vec<String>, spool: SpoolId) -> 
         spool,
         boot: boot_id(),
         machine: machine_id(),
+        process: Uuid::now_v7().to_string(),
     }
 }
 

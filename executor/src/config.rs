@@ -63,6 +63,12 @@ pub struct ExecutorConfig {
     /// Space that must be free in the data folder for an attempt to start.
     #[serde(default = "min_free", with = "size_text")]
     pub min_free: u64,
+    /// Bytes of the history of what was done, which `masterctl verify` reads.
+    #[serde(default = "history_size", with = "size_text")]
+    pub history_size: u64,
+    /// How long that history is kept at most.
+    #[serde(default = "history_keep", with = "duration_text")]
+    pub history_keep: Duration,
     /// Form of the log lines.
     #[serde(default)]
     pub log_format: Format,
@@ -105,6 +111,15 @@ const fn min_free() -> u64 {
     256 << 20
 }
 
+/// A hundred thousand attempts and more.
+const fn history_size() -> u64 {
+    64 << 20
+}
+
+const fn history_keep() -> Duration {
+    Duration::from_secs(30 * 24 * 60 * 60)
+}
+
 /// What is wrong with the settings.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum SettingsError {
@@ -139,6 +154,8 @@ impl ExecutorConfig {
             stop_grace: stop_grace(),
             on_stop: None,
             min_free: min_free(),
+            history_size: history_size(),
+            history_keep: history_keep(),
             log_format: Format::default(),
             connections: Connections::new(),
             datax: None,

@@ -30,7 +30,7 @@ use millrace_common::{
 use self::entry::{Cause, Entry, State};
 pub use self::{
     batch::{Action, Batch, End, Greeting, Heartbeat, Held, Record, Rejection, Remains, Report, Spawned},
-    input::{EndedBy, Ending, Exit, FromLeader, Input, OnStop, Refusal, Start, Verdict},
+    input::{EndedBy, Ending, Exit, FromLeader, HistoryQuestion, Input, OnStop, Refusal, Start, Verdict},
     restore::{Kept, Survivor},
 };
 
@@ -72,6 +72,8 @@ pub struct Ledger {
     is_purged: bool,
     /// Whether a leader has drawn what follows from that.
     is_attested: bool,
+    /// Facts that had to be durable, of all lives of the spool.
+    spool_facts: u64,
     is_space_low: bool,
     no_space_until: Uptime,
     is_stopping: bool,
@@ -109,6 +111,7 @@ impl Ledger {
             session: Session::default(),
             is_purged: false,
             is_attested: false,
+            spool_facts: 0,
             is_space_low: false,
             no_space_until: Uptime::default(),
             is_stopping: false,
@@ -160,7 +163,7 @@ impl Ledger {
                 self.on_spawned(attempt, Spawned { pid, uptime: at.uptime, workspace }, at);
             }
             Input::Exited(attempt, exit) => {
-                if matches!(exit.how, Ending::NoSpace { .. }) {
+                if matches!(exit.how, Ending::NotStarted { rejection: Rejection::SpaceLow, .. }) {
                     self.no_space_until = now.uptime + NO_SPACE_PAUSE;
                 }
                 self.on_exited(attempt, exit);
@@ -216,8 +219,9 @@ impl Ledger {
         let is_clean = self.is_purged && !self.is_attested;
         self.session.greeted_at = Some(now.uptime);
         self.session.is_clean = is_clean;
-        let (term_seen, held, is_space_low) = (self.term, self.held(true), self.is_space_low(now));
-        self.act(Action::Greet(Greeting { term_seen, held, is_clean, is_space_low }));
+        let (term_seen, spool_facts) = (self.term, self.spool_facts);
+        let (held, is_space_low) = (self.held(true), self.is_space_low(now));
+        self.act(Action::Greet(Greeting { term_seen, spool_facts, held, is_clean, is_space_low }));
     }
 
     fn on_heartbeat_due(&mut self, now: Now) {
@@ -229,8 +233,8 @@ impl Ledger {
         if self.session.in_flight.len() < HEARTBEATS_IN_FLIGHT_MAX {
             self.session.in_flight.push_back((number, now.uptime));
         }
-        let (held, is_space_low) = (self.held(false), self.is_space_low(now));
-        self.act(Action::Heartbeat(Heartbeat { number, held, is_space_low }));
+        let (spool_facts, held, is_space_low) = (self.spool_facts, self.held(false), self.is_space_low(now));
+        self.act(Action::Heartbeat(Heartbeat { number, spool_facts, held, is_space_low }));
     }
 
     fn on_disconnected(&mut self) {
@@ -376,6 +380,7 @@ impl Ledger {
     }
 
     fn record(&mut self, record: Record) {
+        self.spool_facts += u64::from(record.must_be_durable());
         self.pending.records.push(record);
     }
 

@@ -11,6 +11,7 @@
 
 pub mod app;
 pub mod config;
+pub mod history;
 pub mod ledger;
 pub mod output;
 mod procfs;

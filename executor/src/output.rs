@@ -24,6 +24,13 @@ pub(crate) use self::{
     shipper::{Shipper, ShipperSettings},
 };
 
+/// Returns text without secrets; what is no text is shown as such.
+pub(crate) fn masked(text: &[u8], secrets: &[Secret]) -> String {
+    let mut bytes = text.to_vec();
+    mask::Mask::new(secrets).apply(&mut bytes);
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 /// The output of a living attempt.
 pub struct Source {
     attempt: AttemptId,

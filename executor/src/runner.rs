@@ -374,16 +374,22 @@ impl Runner {
             return self.on_failed(attempt, &failure);
         }
         let (status, codes) = (ExitStatus::from_raw(ended.status), ended.terms.exit_codes());
-        let how = outcome::ending(status, ended.ended_by, &codes, &held.workspace.dir);
+        let secrets: Vec<Secret> = ended.terms.secrets.iter().cloned().map(Secret::new).collect();
+        let how = outcome::ending(&outcome::Ended {
+            status,
+            by: ended.ended_by,
+            codes: &codes,
+            dir: &held.workspace.dir,
+            secrets: &secrets,
+        });
         self.exited(attempt, how, shown_bytes(ended.log_bytes), ended.at);
     }
 
     fn on_failed(&mut self, attempt: AttemptId, failure: &LaunchFailure) {
         let (reason, is_permanent) = (Chain(failure).to_string(), failure.is_permanent());
-        let how = if failure.is_for_space() {
-            Ending::NoSpace { reason }
-        } else {
-            Ending::Failed { exit_code: None, reason, is_permanent }
+        let how = match failure.rejection() {
+            Some(rejection) => Ending::NotStarted { reason, rejection },
+            None => Ending::Failed { exit_code: None, reason, is_permanent },
         };
         self.exited(attempt, how, 0, SystemClock.now().wall);
     }

@@ -26,14 +26,18 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming, transport::Channel};
 
-pub(crate) use self::peer::{Peer, PeerError};
 use self::{outbox::Outbox, wire::Said};
+pub(crate) use self::{
+    peer::{Peer, PeerError},
+    wire::history_page,
+};
 use crate::ledger::{FromLeader, Greeting, Heartbeat, Report};
 
 /// Messages that wait for the network; while there are as many, reports gather in the outbox.
 const MESSAGES_MAX: usize = 16;
-/// Pause after all masters were tried, at first and at most.
-const PAUSE_MIN: Duration = Duration::from_millis(50);
+/// Pause after all masters were tried, at first and at most. Short at first: a leader that was killed is replaced within
+/// some hundredths of a second, and a master that knows of no leader answers only when it does.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Pause at most while masters answer that nobody leads: an election takes no longer than a lease.
 const PAUSE_ELECTION_MAX: Duration = Duration::from_secs(1);
@@ -50,6 +54,8 @@ pub(crate) struct Introduction {
     pub(crate) spool: SpoolId,
     pub(crate) boot: String,
     pub(crate) machine: String,
+    /// Names this start of the program.
+    pub(crate) process: String,
 }
 
 /// What happened to the session.
@@ -247,7 +253,7 @@ impl Session {
     }
 
     fn hello(&self, greeting: Greeting) -> v1::Hello {
-        let Greeting { term_seen, held, is_clean, is_space_low } = greeting;
+        let Greeting { term_seen, spool_facts, held, is_clean, is_space_low } = greeting;
         let own = self.introduction.clone();
         v1::Hello {
             protocol: PROTOCOL,
@@ -263,6 +269,9 @@ impl Session {
             held: held.into_iter().map(wire::held).collect(),
             machine_id: own.machine,
             is_space_low,
+            process: own.process,
+            spool_facts,
+            has_history: true,
         }
     }
 
@@ -367,12 +376,21 @@ impl Session {
 
     /// Sends a heartbeat, unless the network takes nothing: then it would not be answered in time either.
     pub(crate) fn heartbeat(&mut self, heartbeat: Heartbeat) {
-        let Heartbeat { number, held, is_space_low } = heartbeat;
+        let Heartbeat { number, spool_facts, held, is_space_low } = heartbeat;
         let State::Open { sender, .. } = &self.state else { return };
         let held = held.into_iter().map(wire::held).collect();
-        let body = Body::Heartbeat(v1::Heartbeat { number, held, is_space_low });
+        let body = Body::Heartbeat(v1::Heartbeat { number, held, is_space_low, spool_facts });
         if sender.try_send(v1::ExecutorMessage { body: Some(body) }).is_err() {
             tracing::debug!(number, "a heartbeat found no room");
+        }
+    }
+
+    /// Sends a part of the history, unless the network takes nothing: then it is asked for again.
+    pub(crate) fn tell_history(&self, page: v1::HistoryPage) {
+        let State::Open { sender, .. } = &self.state else { return };
+        let number = page.number;
+        if sender.try_send(v1::ExecutorMessage { body: Some(Body::HistoryPage(page)) }).is_err() {
+            tracing::debug!(number, "a part of the history found no room");
         }
     }
 

@@ -147,6 +147,24 @@ fn existing(folder: &Path) -> Result<Option<Opened>, OpenError> {
     Ok(Some(Opened { id, is_new: false, records: content.records, journal }))
 }
 
+/// Puts a spool aside: the next life of the program begins a new one. What it held stays for whoever looks into it.
+///
+/// # Errors
+/// Where the folder cannot be changed.
+pub fn set_aside(data_dir: &Path) -> Result<(), OpenError> {
+    let folder = data_dir.join("spool");
+    // Without its id there is no spool, whatever else is there.
+    for name in ["id", "journal"] {
+        let path = folder.join(name);
+        match fs::rename(&path, folder.join(format!("{name}.old"))) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(&path)(error)),
+            _ => {}
+        }
+        sync_folder(&folder).map_err(failed(&folder))?;
+    }
+    Ok(())
+}
+
 /// Creates a spool: first its empty journal, at last its id, so that a crash in between leaves no spool.
 fn create(folder: &Path) -> Result<Opened, OpenError> {
     let id_path = folder.join("id");

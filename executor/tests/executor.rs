@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod account;
 mod small_disk;
 mod support;
 
@@ -14,38 +15,9 @@ use serde_json::json;
 use self::{
     small_disk::{SmallDisk, fill},
     support::{
-        Executor, Leader, Session, Sweeper, attempt, eventually, is_alive, pid_in, signal, state,
-        supervisor_of,
+        Executor, Leader, Stage, Sweeper, attempt, eventually, is_alive, pid_in, signal, state, supervisor_of,
     },
 };
-
-/// A leader, an executor that it has welcomed, and the folder of both.
-struct Stage {
-    leader: Leader,
-    session: Session,
-    executor: Executor,
-    _sweeper: Sweeper,
-    folder: tempfile::TempDir,
-}
-
-impl Stage {
-    async fn new() -> Self {
-        Self::with("").await
-    }
-
-    async fn with(more: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let mut leader = Leader::start().await;
-        let executor = Executor::start(folder.path(), leader.address, more);
-        let session = leader.session().await;
-        Self { leader, session, executor, _sweeper: Sweeper(folder.path().to_owned()), folder }
-    }
-
-    /// Returns a file in the test's folder, for scripts to write to.
-    fn file(&self, name: &str) -> String {
-        self.folder.path().join(name).to_str().unwrap().to_owned()
-    }
-}
 
 #[tokio::test]
 async fn exit_codes_become_outcomes() {

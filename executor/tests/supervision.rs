@@ -21,36 +21,14 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use self::support::{
-    Executor, Leader, Session, Sweeper, attempt, eventually, is_alive, pid_in, signal, state, supervisor_of,
+    Executor, Leader, Session, Stage, attempt, eventually, is_alive, pid_in, signal, state, supervisor_of,
 };
 
-/// A leader, an executor that it has welcomed, and the folder of both.
-struct Stage {
-    leader: Leader,
-    session: Session,
-    executor: Executor,
-    _sweeper: Sweeper,
-    folder: tempfile::TempDir,
-}
-
 impl Stage {
-    async fn new() -> Self {
-        Self::with("").await
-    }
-
-    async fn with(more: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let mut leader = Leader::start().await;
-        let executor = Executor::start(folder.path(), leader.address, more);
-        let session = leader.session().await;
-        Self { leader, session, executor, _sweeper: Sweeper(folder.path().to_owned()), folder }
-    }
-
     /// As [`new`](Self::new), where the machine shows no control groups. Only root can hide them, and others cannot write to
     /// them in the first place.
     async fn without_cgroups() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut leader = Leader::start().await;
         let program = folder.path().join("hidden");
         let own = env!("CARGO_BIN_EXE_millrace-executor");
         let hide = "umount -l \"$(findmnt -n -t cgroup2 -o TARGET | head -1)\"; exec \"$0\" \"$@\"";
@@ -61,15 +39,9 @@ impl Stage {
         };
         fs::write(&program, script).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
-        let executor = Executor::start_program(&program, folder.path(), leader.address, "");
-        let session = leader.session().await;
-        let stage = Self { leader, session, executor, _sweeper: Sweeper(folder.path().to_owned()), folder };
+        let stage = Self::of(&program, folder, "").await;
         text_in(&stage.file("executor.log"), "process groups").await;
         stage
-    }
-
-    fn file(&self, name: &str) -> String {
-        self.folder.path().join(name).to_str().unwrap().to_owned()
     }
 
     fn supervisor(&self) -> u32 {
@@ -247,6 +219,22 @@ async fn attempts_are_ended_although_their_supervisor_is_stopped() {
     assert_eq!((state(&end), end.reason.as_str()), (AttemptState::Killed, "asked"));
     assert!(!is_alive(pid) && !is_alive(supervisor));
     assert_eq!(state(&stage.session.run(attempt(1, 1), &["true"]).await), AttemptState::Succeeded);
+}
+
+/// Newer kernels kill what begins in a control group that was killed before.
+#[tokio::test]
+async fn what_runs_in_the_place_of_a_killed_attempt_is_left_alone() {
+    let mut stage = Stage::new().await;
+    for index in [0, 2, 4] {
+        let (killed, next) = (attempt(index, 1), attempt(index + 1, 1));
+        stage.script(killed, "trap '' TERM; while :; do sleep 0.1; done").await;
+        stage.session.kill(killed, Duration::from_millis(50)).await;
+        assert_eq!(state(&stage.session.end_of(killed).await), AttemptState::Killed);
+        stage.session.ack(killed).await;
+        let end = stage.session.run(next, &["true"]).await;
+        assert_eq!((state(&end), end.reason.as_str()), (AttemptState::Succeeded, ""));
+        stage.session.ack(next).await;
+    }
 }
 
 #[tokio::test]

@@ -22,6 +22,9 @@ pub const EXIT_PAYLOAD: i32 = 2;
 /// Exit code of a kind that found nothing to do and was told that this skips the task.
 pub const EXIT_SKIPPED: i32 = 99;
 
+/// Where a kind leaves the reason of its failure, beside the values.
+pub const REASON_FILE: &str = "reason";
+
 /// Bytes of a payload; parameters are bounded by the definition, connections by the configuration.
 const PAYLOAD_BYTES_MAX: u64 = 8 << 20;
 
@@ -129,13 +132,13 @@ impl KindError {
 /// Runs the kind that the payload on standard input names and returns the exit code of the process.
 ///
 /// Values go to the file named by the environment variable `MILLRACE_VALUES`, the log to standard output, the reason of a
-/// failure as the last line to standard error.
-#[expect(clippy::print_stderr, reason = "standard error of a kind's process is the attempt's log")]
+/// failure as the last line to standard error and to the file [`REASON_FILE`] beside the values.
 pub async fn run_kind(values_file: Option<PathBuf>) -> i32 {
+    let reason_file = values_file.as_deref().map(|file| file.with_file_name(REASON_FILE));
     let payload = match read_payload(std::io::stdin()) {
         Ok(payload) => payload,
         Err(error) => {
-            eprintln!("error: {error}");
+            tell_failure(&error, reason_file.as_deref());
             return EXIT_PAYLOAD;
         }
     };
@@ -143,9 +146,20 @@ pub async fn run_kind(values_file: Option<PathBuf>) -> i32 {
         Ok(Outcome::Done) => EXIT_DONE,
         Ok(Outcome::Skipped) => EXIT_SKIPPED,
         Err(error) => {
-            eprintln!("error: {}", chain(&error));
+            tell_failure(&error, reason_file.as_deref());
             EXIT_FAILED
         }
+    }
+}
+
+/// Says why the work failed: to whoever reads the log, and to the executor, which makes it the reason of the attempt.
+#[expect(clippy::print_stderr, reason = "standard error of a kind's process is the attempt's log")]
+fn tell_failure(error: &KindError, reason_file: Option<&Path>) {
+    let text = chain(error);
+    eprintln!("error: {text}");
+    if let Some(file) = reason_file {
+        // Without it the reason is the exit code.
+        let _ = std::fs::write(file, text);
     }
 }
 
@@ -318,6 +332,15 @@ mod tests {
         let back: ResolvedConnection = serde_json::from_str(&text).expect("a connection");
         assert_eq!(back.password.expose(), "s3cret");
         assert!(!format!("{back:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn the_reason_of_a_failure_is_left_for_the_executor() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join(REASON_FILE);
+        tell_failure(&KindError::Values(std::io::Error::other("no space left")), Some(&file));
+        let reason = std::fs::read_to_string(&file).expect("a reason");
+        assert_eq!(reason, "cannot write the values file: no space left");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use millrace_common::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::input::{EndedBy, Start};
+use super::input::{EndedBy, HistoryQuestion, Start};
 
 /// A fact of the spool, in the past tense.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +47,8 @@ pub enum Record {
     },
     /// Its end is committed at the leader.
     Released(AttemptId),
+    /// So many facts that had to be durable were ever taken in: stands at the end of a journal that was written anew.
+    Counted(u64),
     /// A leader has drawn what follows from the attestation of this spool; see [`Greeting`]. Not waited for: where it
     /// is lost, the spool attests once more, which is as true as before.
     Attested,
@@ -68,6 +70,8 @@ pub enum Rejection {
     SpaceLow,
     /// The program takes no more starts.
     Draining,
+    /// This machine could not start a process.
+    CannotStart,
 }
 
 /// How an attempt ended.
@@ -93,6 +97,9 @@ pub struct End {
     /// Why it was rejected, where that says nothing about the attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rejection: Option<Rejection>,
+    /// Whether it was ended because this program was told to stop.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub is_planned: bool,
     /// When the process was started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,
@@ -125,6 +132,7 @@ impl End {
             is_skipped: false,
             is_permanent: false,
             rejection: None,
+            is_planned: false,
             started_at: None,
             ended_at: at,
             log_bytes: 0,
@@ -164,6 +172,9 @@ pub struct Held {
 pub struct Greeting {
     /// The highest term obeyed.
     pub term_seen: Term,
+    /// Facts that had to be durable and that the spool ever took in. It never falls, unless an older copy of the spool is
+    /// put in its place.
+    pub spool_facts: u64,
     /// Everything.
     pub held: Vec<Held>,
     /// The attestation: nothing that an older spool of this data folder started is alive.
@@ -187,6 +198,8 @@ pub struct Greeting {
 pub struct Heartbeat {
     /// Its number.
     pub number: u64,
+    /// As in a [`Greeting`].
+    pub spool_facts: u64,
     /// Everything.
     pub held: Vec<Held>,
     /// Whether starts would be refused for want of space.
@@ -243,6 +256,10 @@ pub enum Action {
     Discard(AttemptId),
     /// Heartbeats are not answered in time: look for a leader elsewhere.
     CloseSession,
+    /// Tell the leader what was done.
+    TellHistory(HistoryQuestion),
+    /// The spool is an older copy of itself: put it aside and end, so that the next start begins a new one.
+    SetAside(String),
 }
 
 /// Facts and what to do once they are durable.

@@ -17,7 +17,7 @@ use std::time::Duration;
 use millrace_common::{state::AttemptState, time::Timestamp};
 
 use super::{
-    batch::{End, Rejection, Report, Spawned},
+    batch::{End, Report, Spawned},
     input::{EndedBy, Ending, Exit},
 };
 
@@ -172,20 +172,25 @@ impl Entry {
                 end.reason = reason;
                 end.is_permanent = is_permanent;
             }
-            Ending::NoSpace { reason } => {
+            Ending::NotStarted { reason, rejection } => {
                 (end.state, end.reason, end.rejection) = match &self.state {
                     State::Killing(cause) => (cause.state(), cause.reason(), None),
-                    _ => (AttemptState::Rejected, reason, Some(Rejection::SpaceLow)),
+                    _ => (AttemptState::Rejected, reason, Some(rejection)),
                 };
             }
             Ending::Ended { exit_code, by } => {
                 end.exit_code = exit_code;
                 // The supervisor keeps the deadlines too, and may have acted while this program could not.
-                (end.state, end.reason) = match (&self.state, by.map(|by| self.cause(by))) {
-                    (State::Killing(cause), _) => (cause.state(), cause.reason()),
-                    (_, Some(cause)) => (cause.state(), cause.reason()),
-                    (_, None) => (AttemptState::Lost, "ended from outside".to_owned()),
+                let supervised = by.map(|by| self.cause(by));
+                let cause = match (&self.state, &supervised) {
+                    (State::Killing(cause), _) => Some(cause),
+                    (_, supervised) => supervised.as_ref(),
                 };
+                (end.state, end.reason) = cause.map_or_else(
+                    || (AttemptState::Lost, "ended from outside".to_owned()),
+                    |cause| (cause.state(), cause.reason()),
+                );
+                end.is_planned = matches!(cause, Some(Cause::Stopped));
             }
         }
         end

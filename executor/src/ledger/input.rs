@@ -11,6 +11,8 @@ use millrace_common::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::batch::Rejection;
+
 /// Everything that a leader sends to have an attempt run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Start {
@@ -75,6 +77,23 @@ pub enum FromLeader {
     },
     /// These ends are committed.
     Acks(Vec<AttemptId>),
+    /// It wants to know what was done here.
+    HistoryAsked(HistoryQuestion),
+    /// The spool shows less than it once did, and is not to be gone on with. Says what is known.
+    SpoolOld(String),
+}
+
+/// A question for what was done here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryQuestion {
+    /// The answer repeats it.
+    pub number: u64,
+    /// From when on.
+    pub since: Timestamp,
+    /// Until when.
+    pub until: Timestamp,
+    /// Where the page before ended; empty for the first.
+    pub page: String,
 }
 
 /// What became of a process.
@@ -109,10 +128,12 @@ pub enum Ending {
         /// Whether trying again would fail the same way.
         is_permanent: bool,
     },
-    /// Not started: the disk was too full for it.
-    NoSpace {
+    /// Not started, for a reason that says nothing about the attempt: nothing of it ran, and it may run elsewhere.
+    NotStarted {
         /// One line for people.
         reason: String,
+        /// What this machine lacks.
+        rejection: Rejection,
     },
     /// Ended by this executor or by the supervisor of its processes.
     Ended {

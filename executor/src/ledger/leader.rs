@@ -36,6 +36,8 @@ impl Ledger {
             FromLeader::HeartbeatAnswer(number) => self.on_heartbeat_answered(now, number),
             FromLeader::Starts(starts) => starts.into_iter().for_each(|start| self.on_start(now, start)),
             FromLeader::Kill { attempt, grace, reason } => self.on_kill(now, attempt, grace, reason),
+            FromLeader::HistoryAsked(question) => self.act(Action::TellHistory(question)),
+            FromLeader::SpoolOld(reason) => self.act(Action::SetAside(reason)),
             FromLeader::Acks(attempts) => attempts.into_iter().for_each(|attempt| self.forget(attempt)),
         }
         Ok(())

@@ -120,7 +120,9 @@ impl Ledger {
     }
 
     fn replay(&mut self, record: Record) {
+        self.spool_facts += u64::from(record.must_be_durable());
         match record {
+            Record::Counted(facts) => self.spool_facts = facts,
             Record::TermSeen(term) => self.term = self.term.max(term),
             // A journal that was written anew may already tell the end of what follows in it.
             Record::Intended { attempt, .. } if self.released_set.contains(&attempt) => {}
@@ -167,6 +169,8 @@ impl Ledger {
                 records.push(Record::Spawned { attempt: *attempt, pid, uptime_ms, workspace, at });
             }
         }
+        // Last: what stands before it was counted when it was new.
+        records.push(Record::Counted(self.spool_facts));
         records
     }
 }

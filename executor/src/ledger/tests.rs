@@ -116,7 +116,8 @@ fn a_start_that_finds_no_space_is_rejected_and_others_wait_a_while() {
     let id = attempt(0, 1);
     world.leader(FromLeader::Starts(vec![start(id)]));
     world.commit();
-    world.exit(id, Ending::NoSpace { reason: "cannot prepare the attempt: no space".into() });
+    let reason = "cannot prepare the attempt: no space".to_owned();
+    world.exit(id, Ending::NotStarted { reason, rejection: Rejection::SpaceLow });
     let end = world.only_end();
     assert_eq!((end.state, end.rejection), (AttemptState::Rejected, Some(Rejection::SpaceLow)));
     assert!(!end.is_permanent && end.reason.contains("no space"), "{end:?}");
@@ -128,6 +129,21 @@ fn a_start_that_finds_no_space_is_rejected_and_others_wait_a_while() {
     world.pass(NO_SPACE_PAUSE);
     world.leader(FromLeader::Starts(vec![unbound(2)]));
     assert!(world.commit().iter().any(is_spawn));
+}
+
+#[test]
+fn a_start_that_this_machine_cannot_make_is_rejected_and_the_next_one_is_tried() {
+    let mut world = World::connected();
+    let id = attempt(0, 1);
+    world.leader(FromLeader::Starts(vec![start(id)]));
+    world.commit();
+    let reason = "cannot prepare the attempt: no more processes".to_owned();
+    world.exit(id, Ending::NotStarted { reason, rejection: Rejection::CannotStart });
+    let end = world.only_end();
+    assert_eq!((end.state, end.rejection), (AttemptState::Rejected, Some(Rejection::CannotStart)));
+    assert!(!end.is_permanent && end.reason.contains("no more processes"), "{end:?}");
+    world.leader(FromLeader::Starts(vec![start(attempt(1, 1))]));
+    assert!(world.commit().iter().any(is_spawn), "it is for the leader to judge the machine");
 }
 
 /// Greets, and returns whether the greeting attests a clean slate.
@@ -548,6 +564,7 @@ fn stopping_ends_everything_with_a_shortened_grace() {
     world.exit(id, ended());
     let end = world.only_end();
     assert_eq!((end.state, end.reason.as_str()), (AttemptState::Lost, "the executor was stopped"));
+    assert!(end.is_planned, "nobody is at fault");
 }
 
 #[test]

@@ -51,12 +51,22 @@ pub(super) struct Log {
     sent: u64,
     kept: u64,
     is_last_sent: bool,
+    /// Whether it is to be asked how much is kept: another leader has none of what the one before has.
+    asks: bool,
 }
 
 impl Log {
     pub(super) fn growing<'s>(file: File, secrets: impl IntoIterator<Item = &'s Secret>) -> Self {
         let content = Content::Growing(file);
-        Self { content, mask: Mask::new(secrets), known: 0, sent: 0, kept: 0, is_last_sent: false }
+        Self {
+            content,
+            mask: Mask::new(secrets),
+            known: 0,
+            sent: 0,
+            kept: 0,
+            is_last_sent: false,
+            asks: false,
+        }
     }
 
     /// Makes the log of an attempt that has ended with `bytes` of output.
@@ -66,7 +76,15 @@ impl Log {
         secrets: impl IntoIterator<Item = &'s Secret>,
     ) -> Self {
         let content = Content::Whole(path);
-        Self { content, mask: Mask::new(secrets), known: bytes, sent: 0, kept: 0, is_last_sent: false }
+        Self {
+            content,
+            mask: Mask::new(secrets),
+            known: bytes,
+            sent: 0,
+            kept: 0,
+            is_last_sent: false,
+            asks: false,
+        }
     }
 
     /// Notes that the attempt has ended.
@@ -94,11 +112,14 @@ impl Log {
 
     /// Tells whether there is something to send now.
     pub(super) const fn has_more(&self) -> bool {
-        self.sent < self.known || (!self.is_growing() && !self.is_last_sent)
+        self.asks || self.sent < self.known || (!self.is_growing() && !self.is_last_sent)
     }
 
     /// Takes the next piece; `None` where it must wait for what comes after it.
     pub(super) fn next_piece(&mut self) -> io::Result<Option<Piece>> {
+        if std::mem::take(&mut self.asks) {
+            return Ok(Some(Piece { offset: self.sent, bytes: Bytes::new(), is_last: false }));
+        }
         let bytes = if self.sent < OUTPUT_BYTES_MAX { self.read()? } else { self.marker() };
         let offset = self.sent;
         self.sent += bytes.len() as u64;
@@ -150,9 +171,13 @@ impl Log {
     }
 
     /// Goes back to what the leader keeps, for a new connection.
+    ///
+    /// Who is at its other end may be another leader. An attempt that has ended tells by its last piece; one that lives
+    /// and is silent would tell nothing, so it asks.
     pub(super) const fn rewind(&mut self) {
         self.sent = self.kept;
         self.is_last_sent = false;
+        self.asks = self.kept > 0 && self.is_growing();
     }
 
     /// Removes the file of an ended attempt.
@@ -223,6 +248,32 @@ mod tests {
         assert_eq!(log.next_piece().unwrap(), Some(Piece { offset: 10, bytes: Bytes::new(), is_last: true }));
         log.remove();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn another_leader_gets_the_whole_log_of_an_attempt_that_is_silent() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let file = File::options().create(true).append(true).read(true).open(&path).unwrap();
+        (&file).write_all(b"0123456789").unwrap();
+        let mut log = Log::growing(file, &[]);
+        log.look().unwrap();
+        assert_eq!(log.next_piece().unwrap().unwrap().bytes, "0123456789");
+        log.on_kept(10, 10);
+        assert!(!log.has_more());
+        // The same leader over a new connection has it all, another one has nothing.
+        for (kept, missing) in [(10, false), (0, true)] {
+            log.rewind();
+            assert!(log.has_more());
+            let question = log.next_piece().unwrap().unwrap();
+            assert_eq!(question, Piece { offset: 10, bytes: Bytes::new(), is_last: false });
+            log.on_kept(10, kept);
+            assert_eq!(log.has_more(), missing);
+        }
+        assert_eq!(
+            log.next_piece().unwrap().unwrap(),
+            Piece { offset: 0, bytes: "0123456789".into(), is_last: false }
+        );
     }
 
     #[test]

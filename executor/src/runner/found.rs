@@ -66,7 +66,11 @@ impl Runner {
             }
         }
         // An end that was written down and is known is durable elsewhere, and its workspace may be another's by now.
-        let left = left.into_iter().filter(|end| is_live(end.origin.attempt));
+        let left: Vec<Ended> = left.into_iter().filter(|end| is_live(end.origin.attempt)).collect();
+        for end in &left {
+            // What is to be hidden in it is not known any more: no file has secrets.
+            self.workspaces.drop_reason(end.origin.workspace);
+        }
         for end in ended.into_iter().chain(left) {
             self.adopt(&end.origin, &end.terms);
             if end.log_bytes > 0 {

@@ -19,12 +19,13 @@ use millrace_common::{
 };
 use millrace_kinds::{Launch, LaunchError, Registry, Site, Work};
 use millrace_spawn::Program;
+use nix::errno::Errno;
 use serde_json::Map;
 use thiserror::Error;
 
 use super::workspace::Workspace;
 use crate::{
-    ledger::Start,
+    ledger::{Rejection, Start},
     procfs::{ATTEMPT_VARIABLE, VALUES_VARIABLE},
 };
 
@@ -73,14 +74,20 @@ pub(crate) enum LaunchFailure {
 }
 
 impl LaunchFailure {
-    /// Tells whether the disk was too full; the attempt is not at fault, and nothing of it ran.
-    pub(crate) fn is_for_space(&self) -> bool {
-        let (Self::Prepare(source) | Self::Kind(LaunchError::Prepare(source)) | Self::Spawn { source, .. }) =
-            self
-        else {
-            return false;
+    /// Returns what this machine lacked to start the attempt; absent where the attempt itself is at fault. Nothing of it ran.
+    ///
+    /// A program that is not there, or may not be run, is the attempt's fault: a slip in one workflow would otherwise send
+    /// away one executor after the other.
+    pub(crate) fn rejection(&self) -> Option<Rejection> {
+        let (source, is_ours) = match self {
+            Self::Prepare(source) | Self::Kind(LaunchError::Prepare(source)) => (source, true),
+            Self::Spawn { source, .. } | Self::Folder(source) => (source, lacks_means(source)),
+            _ => return None,
         };
-        matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some(Rejection::SpaceLow),
+            _ => is_ours.then_some(Rejection::CannotStart),
+        }
     }
 
     /// Tells whether a second try would fail the same way. A disk or a process table may have room again.
@@ -98,6 +105,15 @@ impl LaunchFailure {
             _ => true,
         }
     }
+}
+
+/// Tells whether a machine was short of something, or broken, when it was to start a program.
+fn lacks_means(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(
+        errno,
+        Some(Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE | Errno::EIO | Errno::ENOBUFS)
+    )
 }
 
 /// Turns starts into commands.
@@ -225,6 +241,21 @@ fn resolve(program: &OsStr, path: Option<&OsStr>) -> Result<PathBuf, LaunchFailu
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_machine_lacks_is_not_the_fault_of_the_attempt() {
+        let spawn = |errno: Errno| LaunchFailure::Spawn { program: "x".into(), source: errno.into() };
+        for errno in [Errno::EAGAIN, Errno::ENOMEM, Errno::EMFILE] {
+            assert_eq!(spawn(errno).rejection(), Some(Rejection::CannotStart), "{errno}");
+            assert_eq!(LaunchFailure::Prepare(errno.into()).rejection(), Some(Rejection::CannotStart));
+        }
+        assert_eq!(spawn(Errno::ENOSPC).rejection(), Some(Rejection::SpaceLow));
+        for errno in [Errno::ENOENT, Errno::EACCES, Errno::ENOEXEC, Errno::E2BIG, Errno::ELOOP] {
+            assert_eq!(spawn(errno).rejection(), None, "{errno}");
+        }
+        assert_eq!(LaunchFailure::Folder(Errno::ENOENT.into()).rejection(), None);
+        assert_eq!(LaunchFailure::NoCommand.rejection(), None);
+    }
 
     #[test]
     fn programs_are_found_on_the_path_and_nowhere_else() {

@@ -14,6 +14,7 @@ use std::{
 };
 
 use millrace_common::id::AttemptId;
+use millrace_kinds::run::REASON_FILE;
 
 /// Workspaces that are kept for later attempts; more are removed.
 const FREE_MAX: usize = 256;
@@ -109,6 +110,12 @@ impl Workspaces {
             let _ = fs::remove_file(self.log_path(number));
         }
         Ok(())
+    }
+
+    /// Removes what a kind said of its failure.
+    pub(crate) fn drop_reason(&self, number: u32) {
+        // As a rule there is nothing.
+        let _ = fs::remove_file(self.workspace(number).dir.join(REASON_FILE));
     }
 
     pub(crate) fn log_path(&self, number: u32) -> PathBuf {

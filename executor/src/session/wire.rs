@@ -7,8 +7,12 @@ use millrace_proto::{
     convert::{self, WireError},
     v1,
 };
+use millrace_runtime::Chain;
 
-use crate::ledger::{End, FromLeader, Held, Rejection, Report, Start, Verdict};
+use crate::{
+    history,
+    ledger::{End, FromLeader, Held, HistoryQuestion, Rejection, Report, Start, Verdict},
+};
 
 /// What a leader said.
 #[derive(Debug)]
@@ -44,7 +48,14 @@ pub(super) fn said(message: v1::LeaderMessage) -> Result<Said, WireError> {
             let attempts = acks.attempts.iter().map(TryInto::try_into).collect::<Result<_, _>>()?;
             message_of(FromLeader::Acks(attempts))
         }
+        Body::Refused(refused) if refused.is_spool_old => message_of(FromLeader::SpoolOld(refused.reason)),
         Body::Refused(refused) => Ok(Said::Refused(refused.reason)),
+        Body::HistoryRequest(request) => message_of(FromLeader::HistoryAsked(HistoryQuestion {
+            number: request.number,
+            since: convert::timestamp(request.since),
+            until: convert::timestamp(request.until),
+            page: request.page_token,
+        })),
         Body::NotLeader(other) => Ok(Said::NotLeader(other.address)),
     }
 }
@@ -117,6 +128,7 @@ fn end(end: End) -> v1::AttemptEnd {
         ended_at: end.ended_at.as_micros(),
         log_bytes: end.log_bytes,
         reject_reason: reject_reason(end.rejection).into(),
+        planned: end.is_planned,
     }
 }
 
@@ -125,5 +137,43 @@ const fn reject_reason(rejection: Option<Rejection>) -> v1::RejectReason {
         None => v1::RejectReason::Unspecified,
         Some(Rejection::SpaceLow) => v1::RejectReason::SpaceLow,
         Some(Rejection::Draining) => v1::RejectReason::Draining,
+        Some(Rejection::CannotStart) => v1::RejectReason::CannotStart,
     }
+}
+
+/// Puts a part of the history, or why it cannot be read, into a message.
+pub(crate) fn history_page(number: u64, read: Result<history::Page, history::ReadError>) -> v1::HistoryPage {
+    match read {
+        Ok(page) => v1::HistoryPage {
+            number,
+            entries: page.entries.into_iter().map(history_entry).collect(),
+            next_page_token: page.next.unwrap_or_default(),
+            begins_at: page.begins_at.as_micros(),
+            is_whole: page.is_whole,
+            problem: String::new(),
+        },
+        Err(error) => {
+            v1::HistoryPage { number, problem: Chain(&error).to_string(), ..v1::HistoryPage::default() }
+        }
+    }
+}
+
+fn history_entry(entry: history::Entry) -> v1::HistoryEntry {
+    use history::What;
+    use v1::history_entry::What as Wire;
+    let what = match entry.what {
+        What::Opened { spool, slots, is_start } => {
+            Wire::Opened(v1::HistoryOpened { spool_id: spool.0.as_bytes().to_vec(), slots, is_start })
+        }
+        What::TermObeyed(term) => Wire::TermObeyed(term.0),
+        What::Accepted(attempt) => Wire::Accepted(attempt.into()),
+        What::Spawned(attempt) => Wire::Spawned(attempt.into()),
+        What::Ended { attempt, state, exit_code } => Wire::Ended(v1::HistoryEnd {
+            attempt: Some(attempt.into()),
+            state: v1::AttemptState::from(state).into(),
+            exit_code,
+        }),
+        What::Released(attempt) => Wire::Released(attempt.into()),
+    };
+    v1::HistoryEntry { at: entry.at.as_micros(), what: Some(what) }
 }

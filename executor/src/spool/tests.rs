@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use millrace_common::{
     id::{InstanceId, RunId},
     state::AttemptState,
@@ -6,7 +8,10 @@ use millrace_common::{
 };
 
 use super::*;
-use crate::ledger::{Batch, End, FromLeader, Input, Ledger, Limits};
+use crate::{
+    history::{History, Keep},
+    ledger::{Batch, End, FromLeader, Input, Ledger, Limits},
+};
 
 fn records(count: u32) -> Vec<Record> {
     let instance = InstanceId { run: RunId::new(Timestamp::from_micros(1_000_000), 7), index: 3 };
@@ -105,7 +110,10 @@ fn batch(term: u64) -> Batch {
 #[test]
 fn what_the_thread_wrote_is_read_back_and_a_rewrite_replaces_it() {
     let folder = tempfile::tempdir().unwrap();
-    let (spool, mut written) = Spool::start(open(folder.path()).unwrap().journal).unwrap();
+    let opened = open(folder.path()).unwrap();
+    let keep = Keep { size: 1 << 20, time: Duration::from_secs(60) };
+    let history = History::open(folder.path(), keep, opened.id, 1).unwrap();
+    let (spool, mut written) = Spool::start(opened.journal, history).unwrap();
     let mut released = 0;
     for term in 1..=3 {
         spool.write(batch(term)).unwrap();

@@ -14,7 +14,10 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 
 use super::{Journal, begin_journal, ensure_reserve, frame, has_room_for_reserve};
-use crate::ledger::{Batch, Record};
+use crate::{
+    history::History,
+    ledger::{Batch, Record},
+};
 
 /// Batches that are on their way to the disk; while there are as many, the ledger collects the next one.
 pub const BATCHES_IN_FLIGHT_MAX: usize = 4;
@@ -61,12 +64,15 @@ impl Spool {
     ///
     /// # Errors
     /// Where the system gives no thread.
-    pub fn start(journal: Journal) -> io::Result<(Self, mpsc::Receiver<Result<Written, WriteError>>)> {
+    pub fn start(
+        journal: Journal,
+        history: History,
+    ) -> io::Result<(Self, mpsc::Receiver<Result<Written, WriteError>>)> {
         // One more than batches: a rewrite may stand beside them.
         let (work, queue) = sync_channel(BATCHES_IN_FLIGHT_MAX + 1);
         let (sender, receiver) = mpsc::channel(BATCHES_IN_FLIGHT_MAX + 1);
         let has_reserve = journal.folder.join("reserve").exists();
-        let writer = Writer { journal, queue, sender, buffer: Vec::new(), has_reserve };
+        let writer = Writer { journal, history, queue, sender, buffer: Vec::new(), has_reserve };
         let thread = thread::Builder::new().name("spool".to_owned()).spawn(move || writer.run())?;
         Ok((Self { work: Some(work), thread: Some(thread) }, receiver))
     }
@@ -107,6 +113,7 @@ impl Drop for Spool {
 
 struct Writer {
     journal: Journal,
+    history: History,
     queue: Receiver<Work>,
     sender: mpsc::Sender<Result<Written, WriteError>>,
     buffer: Vec<u8>,
@@ -160,6 +167,7 @@ impl Writer {
         if batches.iter().any(Batch::must_be_durable) {
             self.journal.file.sync_data().map_err(WriteError::Io)?;
         }
+        self.history.note(batches.iter().flat_map(Batch::records));
         Ok(is_disk_full)
     }
 

@@ -1,11 +1,12 @@
 //! Control groups: the containment that no process leaves by a second session, a double fork or a new environment.
 //!
 //! One group for each workspace, used again as workspaces are: making one for each attempt would cost as much as starting
-//! its process. Only the unified hierarchy (version 2) is used, and only where this program may write to its own place in
+//! its process. A group that was killed is replaced: newer kernels kill whatever begins in it later. Only the unified hierarchy (version 2) is used, and only where this program may write to its own place in
 //! it; controllers are not needed.
 
 use std::{
-    collections::HashMap,
+    cell::Cell,
+    collections::{HashMap, hash_map::Entry},
     fs::{self, File},
     io::{self, Read as _, Seek as _},
     os::{
@@ -23,6 +24,8 @@ const EVENTS_BYTES: usize = 128;
 pub(crate) struct Cgroups {
     base: PathBuf,
     groups: HashMap<u32, Cgroup>,
+    /// Groups that took the place of killed ones; part of their names.
+    replaced: u32,
 }
 
 /// A group.
@@ -31,6 +34,7 @@ pub(crate) struct Cgroup {
     path: PathBuf,
     dir: File,
     events: File,
+    was_killed: Cell<bool>,
 }
 
 impl Cgroups {
@@ -41,7 +45,7 @@ impl Cgroups {
         let base = place(&mounts, &own)?.join(format!("millrace-{}", std::process::id()));
         fs::create_dir(&base).ok()?;
         if base.join("cgroup.kill").exists() {
-            return Some(Self { base, groups: HashMap::new() });
+            return Some(Self { base, groups: HashMap::new(), replaced: 0 });
         }
         let _ = fs::remove_dir(&base);
         None
@@ -51,15 +55,26 @@ impl Cgroups {
         &self.base
     }
 
-    /// Returns the group of a workspace, and makes it where absent.
+    /// Returns a group for the next attempt in a workspace, and makes it where there is none that can be used.
     pub(crate) fn of(&mut self, workspace: u32) -> io::Result<&Cgroup> {
-        if !self.groups.contains_key(&workspace) {
-            let path = self.base.join(workspace.to_string());
-            fs::create_dir(&path)?;
-            let (dir, events) = (File::open(&path)?, File::open(path.join("cgroup.events"))?);
-            self.groups.insert(workspace, Cgroup { path, dir, events });
+        let mut name = workspace.to_string();
+        if self.get(workspace).is_some_and(|group| group.was_killed.get())
+            && let Some(killed) = self.groups.remove(&workspace)
+        {
+            // What cannot be removed yet goes with the base.
+            remove(&killed.path);
+            self.replaced += 1;
+            name = format!("{workspace}.{}", self.replaced);
         }
-        self.groups.get(&workspace).ok_or_else(|| io::ErrorKind::NotFound.into())
+        match self.groups.entry(workspace) {
+            Entry::Occupied(group) => Ok(group.into_mut()),
+            Entry::Vacant(place) => {
+                let path = self.base.join(name);
+                fs::create_dir(&path)?;
+                let (dir, events) = (File::open(&path)?, File::open(path.join("cgroup.events"))?);
+                Ok(place.insert(Cgroup { path, dir, events, was_killed: Cell::new(false) }))
+            }
+        }
     }
 
     /// Returns the group of a workspace, if there is one.
@@ -91,6 +106,7 @@ impl Cgroup {
 
     /// Kills everything in it at once; no fork escapes.
     pub(crate) fn kill(&self) -> io::Result<()> {
+        self.was_killed.set(true);
         fs::write(self.path.join("cgroup.kill"), "1")
     }
 

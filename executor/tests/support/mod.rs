@@ -84,6 +84,8 @@ pub(crate) struct Session {
     pub(crate) answers_heartbeats: bool,
     /// What the newest heartbeat said of the executor's disk.
     pub(crate) is_space_low: bool,
+    /// Pages of its history that arrived.
+    pub(crate) pages: Vec<v1::HistoryPage>,
     reports: BTreeMap<AttemptId, Vec<ReportBody>>,
 }
 
@@ -115,6 +117,7 @@ impl ExecutorService for Service {
             messages,
             sender,
             answers_heartbeats: true,
+            pages: Vec::new(),
             reports: BTreeMap::new(),
         };
         self.sessions.send(session).await.map_err(|_| Status::unavailable("the test has ended"))?;
@@ -313,6 +316,7 @@ impl Session {
                     self.reports.entry(attempt).or_default().extend(report.body);
                 }
             }
+            Some(Body::HistoryPage(page)) => self.pages.push(page),
             _ => {}
         }
         true
@@ -322,6 +326,39 @@ impl Session {
     pub(crate) fn ends(&self, attempt: AttemptId) -> usize {
         let reports = self.reports.get(&attempt).into_iter().flatten();
         reports.filter(|report| matches!(report, ReportBody::Ended(_))).count()
+    }
+}
+
+/// A leader, an executor that it has welcomed, and the folder of both.
+pub(crate) struct Stage {
+    pub(crate) leader: Leader,
+    pub(crate) session: Session,
+    pub(crate) executor: Executor,
+    pub(crate) _sweeper: Sweeper,
+    pub(crate) folder: tempfile::TempDir,
+}
+
+impl Stage {
+    pub(crate) async fn new() -> Self {
+        Self::with("").await
+    }
+
+    /// With more lines of configuration.
+    pub(crate) async fn with(more: &str) -> Self {
+        Self::of(Path::new(env!("CARGO_BIN_EXE_millrace-executor")), tempfile::tempdir().unwrap(), more).await
+    }
+
+    /// With the program of another file.
+    pub(crate) async fn of(program: &Path, folder: tempfile::TempDir, more: &str) -> Self {
+        let mut leader = Leader::start().await;
+        let executor = Executor::start_program(program, folder.path(), leader.address, more);
+        let session = leader.session().await;
+        Self { leader, session, executor, _sweeper: Sweeper(folder.path().to_owned()), folder }
+    }
+
+    /// Returns a file in the test's folder, for scripts to write to.
+    pub(crate) fn file(&self, name: &str) -> String {
+        self.folder.path().join(name).to_str().unwrap().to_owned()
     }
 }
 

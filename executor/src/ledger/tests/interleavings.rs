@@ -79,6 +79,7 @@ struct Observer {
     spawned: BTreeSet<AttemptId>,
     told: BTreeMap<AttemptId, End>,
     released: BTreeSet<AttemptId>,
+    facts_told: u64,
 }
 
 impl Observer {
@@ -91,6 +92,7 @@ impl Observer {
             spawned: BTreeSet::new(),
             told: BTreeMap::new(),
             released: BTreeSet::new(),
+            facts_told: 0,
         }
     }
 
@@ -195,11 +197,21 @@ impl Observer {
             }
             Action::Report(id, Report::Ended(end)) => self.on_end_told(id, &end),
             Action::Report(id, _) => assert!(self.is_intended(id), "{id} was told before it was durable"),
-            Action::Greet(Greeting { held, .. }) | Action::Heartbeat(Heartbeat { held, .. }) => {
+            Action::Greet(Greeting { held, spool_facts, .. })
+            | Action::Heartbeat(Heartbeat { held, spool_facts, .. }) => {
+                let told = std::mem::replace(&mut self.facts_told, spool_facts);
+                assert!(
+                    told <= spool_facts,
+                    "the spool seems to be an older copy: {told}, then {spool_facts}"
+                );
                 self.on_account(held);
             }
             Action::Settle(id) => assert!(self.is_settled(id), "{id} was settled before its end was durable"),
-            Action::Discard(_) | Action::CloseSession | Action::Extend(_) => {}
+            Action::Discard(_)
+            | Action::CloseSession
+            | Action::Extend(_)
+            | Action::TellHistory(_)
+            | Action::SetAside(_) => {}
         }
     }
 
