@@ -1,11 +1,16 @@
 //! The tree of commands and all help text.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use chrono_tz::Tz;
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValuesParser};
 use clap_complete::Shell;
-use millrace_common::{state::RunState, time::Timestamp};
+use millrace_common::{
+    settings::{KEYS, Key},
+    state::RunState,
+    text::parse_duration,
+    time::Timestamp,
+};
 
 /// Exit codes, as `--help` shows them.
 pub(crate) const EXIT_CODES: &str = "\
@@ -16,6 +21,8 @@ Exit codes:
   3    no master could be reached, or none leads
   4    the master refused: not found, or not possible now
   5    the token is missing or wrong
+  6    `verify` found an invariant broken
+  7    `verify` found none broken, and could not look at everything
   130  interrupted while waiting; the run goes on
 
 Environment:
@@ -150,11 +157,24 @@ pub(crate) enum Command {
         #[command(subcommand)]
         what: Executor,
     },
+    /// Attempts whose executor is gone.
+    Attempt {
+        #[command(subcommand)]
+        what: Attempt,
+    },
+    /// Live settings: what masters go by while they run.
+    #[command(after_long_help = setting_names())]
+    Config {
+        #[command(subcommand)]
+        what: Config,
+    },
     /// The cluster.
     Cluster {
         #[command(subcommand)]
         what: Cluster,
     },
+    /// Looks whether rows of the database and histories of executors contradict an invariant; changes nothing.
+    Verify(Verify),
     /// Prints the JSON Schema of definitions, for editors.
     Schema,
     /// Prints the completion script of a shell.
@@ -177,6 +197,25 @@ pub(crate) struct Logs {
     /// Goes on until the attempt has ended.
     #[arg(short, long)]
     pub(crate) follow: bool,
+}
+
+/// Looks whether the past broke an invariant.
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// Where the range begins: a time such as 2026-01-31T02:30:00Z, or so long ago, such as 2h; a day before its end where
+    /// absent.
+    #[arg(long, value_name = "TIME", value_parser = point_in_time)]
+    pub(crate) since: Option<PointInTime>,
+    /// Where it ends; a few seconds ago where absent, when everything is settled.
+    #[arg(long, value_name = "TIME", value_parser = point_in_time)]
+    pub(crate) until: Option<PointInTime>,
+}
+
+/// A point in time, as it was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PointInTime {
+    At(Timestamp),
+    Ago(Duration),
 }
 
 /// Starts a run.
@@ -245,6 +284,127 @@ pub(crate) struct Page {
 pub(crate) enum Executor {
     /// Lists executors.
     List,
+    /// Shows an executor and the attempts that were placed on it.
+    Show {
+        /// The executor's name.
+        name: String,
+    },
+    /// Starts nothing new on an executor, whoever leads and however often it restarts; what runs there goes on.
+    Drain {
+        /// The executor's name.
+        name: String,
+        /// Why, for the others.
+        #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]
+        reason: String,
+        /// Waits until nothing runs there any more. Ctrl-C ends the waiting; the executor stays drained.
+        #[arg(long)]
+        wait: bool,
+        #[command(flatten)]
+        who: Who,
+    },
+    /// Does the same, and says that something is wrong with the machine; the leader does so by itself where starts fail.
+    Cordon {
+        /// The executor's name.
+        name: String,
+        /// What is wrong with it.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        #[command(flatten)]
+        who: Who,
+    },
+    /// Lets an executor that is drained or cordoned take starts again.
+    Undrain {
+        /// The executor's name.
+        name: String,
+        #[command(flatten)]
+        who: Who,
+    },
+    /// Leaves out an executor that is not connected and of which nothing can run any more.
+    Forget {
+        /// The executor's name.
+        name: String,
+        #[command(flatten)]
+        who: Who,
+    },
+}
+
+/// Who asks, for the record.
+#[derive(Debug, Args)]
+pub(crate) struct Who {
+    /// Who asks, for the record.
+    #[arg(
+        long = "by",
+        env = "USER",
+        hide_env_values = true,
+        default_value = "somebody",
+        value_name = "NAME"
+    )]
+    pub(crate) by: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Attempt {
+    /// Confirms that an attempt has ended although its executor cannot be asked, so that its task goes on.
+    ///
+    /// A wrong word here lets two attempts of one task run at once. It is refused while the executor is connected and speaks
+    /// for the attempt. Should the executor come back with it, it is ended there, and what is recorded stays.
+    ConfirmLost {
+        /// The attempt's id, as `masterctl executor show` prints it.
+        attempt: String,
+        /// How you know that nothing of it runs, for the record.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        /// Does not ask.
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        who: Who,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Config {
+    /// Shows what is in force, where it comes from, and what is refused and why.
+    Get {
+        /// One setting only.
+        key: Option<String>,
+    },
+    /// Sets one; answered once it is in force.
+    Set {
+        /// The setting's name, such as pools.mes_db.
+        key: String,
+        /// Its value, such as 4.
+        value: String,
+        #[command(flatten)]
+        who: Who,
+    },
+    /// Takes one back: what stands in the master's file, or the default, is in force again.
+    Unset {
+        /// The setting's name.
+        key: String,
+        #[command(flatten)]
+        who: Who,
+    },
+    /// Shows what is in force, and then every change until it is interrupted.
+    Watch {
+        /// One setting only.
+        key: Option<String>,
+    },
+    /// Lists what was done, refused values too; newest first.
+    History {
+        /// Of one setting only.
+        key: Option<String>,
+        #[command(flatten)]
+        page: Page,
+    },
+}
+
+/// Lists the names of live settings, for `--help`.
+fn setting_names() -> String {
+    let width = KEYS.iter().map(|key| key.name.len()).max().unwrap_or(0);
+    let line =
+        |key: &Key| format!("  {:<width$}  {}\n  {:<width$}  {}\n", key.name, key.about, "", key.allowed);
+    format!("Settings:\n{}", KEYS.iter().map(line).collect::<String>())
 }
 
 #[derive(Debug, Subcommand)]
@@ -266,6 +426,13 @@ pub(crate) enum Picture {
     Dot,
     /// A picture for a browser.
     Svg,
+}
+
+fn point_in_time(text: &str) -> Result<PointInTime, String> {
+    Timestamp::parse(text)
+        .map(PointInTime::At)
+        .or_else(|| parse_duration(text).ok().map(PointInTime::Ago))
+        .ok_or_else(|| "it is neither an RFC 3339 time nor a duration such as 2h".to_owned())
 }
 
 fn logical_date(text: &str) -> Result<LogicalDate, String> {

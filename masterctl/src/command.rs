@@ -1,16 +1,19 @@
 //! What each command does.
 
 mod cluster;
+mod config;
+mod executor;
 mod graph;
 mod run;
 mod source;
+mod verify;
 mod workflow;
 
 use clap::CommandFactory;
 use millrace_common::definition;
 
 use crate::{
-    cli::{Arguments, Cluster, Command, Executor, List},
+    cli::{Arguments, Cluster, Command, List},
     failure::Failure,
     output::{emit, written},
 };
@@ -36,10 +39,13 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Retry { run, wait } => run::retry(&global, run, wait).await,
         Command::Explain { run, task } => run::explain(&global, run, task).await,
         Command::Graph { what, format } => graph::draw(&global, &what, format).await,
-        Command::Executor { what: Executor::List } => cluster::executors(&global).await,
+        Command::Executor { what } => executor::run(&global, what).await,
+        Command::Attempt { what } => executor::attempt(&global, what).await,
+        Command::Config { what } => config::run(&global, what).await,
         Command::Cluster { what: Cluster::Status } => cluster::status(&global).await,
         Command::Cluster { what: Cluster::HandOver } => cluster::hand_over(&global).await,
         Command::Cluster { what: Cluster::AdoptEtcd } => cluster::adopt_etcd(&global).await,
+        Command::Verify(asked) => verify::verify(&global, asked).await,
         Command::Schema => {
             emit(written(&definition::schema(), global.output)?.as_bytes())?;
             Ok(())

@@ -25,6 +25,10 @@ pub(crate) enum Failure {
     Refused(Status),
     /// A person did not want to wait any longer; says what goes on without them.
     Interrupted(String),
+    /// An invariant is broken; said already.
+    Violations,
+    /// None is found broken, and not everything could be looked at; said already.
+    Unjudged,
     /// Something about one of several things.
     At(String, Box<Failure>),
 }
@@ -52,9 +56,13 @@ impl Failure {
             Self::Unreachable(_) => true,
             Self::Refused(status) => exit_code(status.code()) == UNREACHABLE,
             Self::At(_, failure) => failure.is_away(),
-            Self::Unsuccessful | Self::Input(_) | Self::Local(_) | Self::Token(_) | Self::Interrupted(_) => {
-                false
-            }
+            Self::Unsuccessful
+            | Self::Violations
+            | Self::Unjudged
+            | Self::Input(_)
+            | Self::Local(_)
+            | Self::Token(_)
+            | Self::Interrupted(_) => false,
         }
     }
 
@@ -72,6 +80,8 @@ impl Failure {
     fn told(self) -> (String, u8) {
         match self {
             Self::Unsuccessful => (String::new(), UNSUCCESSFUL),
+            Self::Violations => (String::new(), VIOLATIONS),
+            Self::Unjudged => (String::new(), UNJUDGED),
             Self::Input(reports) => (diagnose::shown(&reports), UNSUCCESSFUL),
             Self::At(place, failure) => {
                 let (text, code) = failure.told();
@@ -100,6 +110,8 @@ const USAGE: u8 = 2;
 const UNREACHABLE: u8 = 3;
 const REFUSED: u8 = 4;
 const TOKEN: u8 = 5;
+const VIOLATIONS: u8 = 6;
+const UNJUDGED: u8 = 7;
 /// 128 and the number of SIGINT, as shells show it.
 const INTERRUPTED: u8 = 130;
 
@@ -131,6 +143,8 @@ mod tests {
         let refused = |code, message: &str| Failure::Refused(Status::new(code, message));
         let rows = [
             (Failure::Unsuccessful, "", 1),
+            (Failure::Violations, "", 6),
+            (Failure::Unjudged, "", 7),
             (Failure::Local(anyhow::anyhow!("cannot read a").context("b")), "error: b: cannot read a", 2),
             (Failure::Unreachable("gone".to_owned()), "error: gone", 3),
             (refused(Code::Unavailable, "this master is stopping"), "error: this master is stopping", 3),
@@ -157,6 +171,7 @@ mod tests {
             .lines()
             .filter_map(|line| line.strip_prefix("  ")?.split(' ').next()?.parse().ok())
             .collect();
-        assert_eq!(told, [0, UNSUCCESSFUL, USAGE, UNREACHABLE, REFUSED, TOKEN, INTERRUPTED]);
+        let all = [0, UNSUCCESSFUL, USAGE, UNREACHABLE, REFUSED, TOKEN, VIOLATIONS, UNJUDGED, INTERRUPTED];
+        assert_eq!(told, all);
     }
 }

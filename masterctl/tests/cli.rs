@@ -11,6 +11,7 @@ use std::{
 
 const BAD: &str = "workflow: bad\nowner: 王芳\nshedule: { cron: '61 * * * *' }\ntasks:\n  a: { kind: shel, with: { comand: [x] } }\n  b: { kind: shell, after: [c], with: { command: [x] } }\n";
 const GOOD: &str = "workflow: good\ntasks:\n  a: { kind: shell, with: { command: [x] } }\n  b: { kind: shell, after: a, with: { command: [x] } }\n";
+const ATTEMPT: &str = "01a1fe10-9f1a-7000-bee7-c0d5dcd6e292.0.1";
 const TOKEN: &str = "0123456789abcdef0123456789abcdef0123456789abcdef";
 
 fn masterctl(folder: &Path) -> Command {
@@ -61,6 +62,7 @@ fn the_help_names_every_command_and_every_exit_code() {
         "explain",
         "graph",
         "executor",
+        "attempt",
         "cluster",
         "schema",
         "completion",
@@ -159,6 +161,18 @@ fn every_failure_says_what_to_do_and_has_its_code() {
         (&["run", "w", "--logical-date", "yesterday"], 2, "neither a day such as 2026-01-31"),
         (&["show", "--master", "http://127.0.0.1:1", run_id], 3, "no master answers at http://127.0.0.1:1"),
         (&["list", "runs", "--state", "done"], 2, "queued, running, paused, success, failed, cancelled"),
+        (&["executor", "cordon", "x1"], 2, "--reason"),
+        (
+            &["attempt", "confirm-lost", "a1", "--reason", "gone"],
+            2,
+            "`masterctl executor show NAME` prints those",
+        ),
+        (
+            &["attempt", "confirm-lost", ATTEMPT, "--reason", "gone"],
+            2,
+            "repeat it with --yes if you are certain",
+        ),
+        (&["attempt", "confirm-lost", ATTEMPT, "--yes"], 2, "--reason"),
         (&["lsit"], 2, "list"),
     ] {
         let token = ["--token-file", "token"];

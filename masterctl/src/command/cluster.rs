@@ -1,8 +1,7 @@
-//! The cluster and its executors.
+//! The cluster.
 
-use std::time::Duration;
+mod parts;
 
-use millrace_common::text::ShowDuration;
 use millrace_proto::v1;
 use serde_json::{Value, json};
 
@@ -10,15 +9,8 @@ use crate::{
     cli::Global,
     client,
     failure::Failure,
-    output::{Printable, one_line, print, table},
+    output::{Printable, one_line, print, time, time_value},
 };
-
-pub(super) async fn executors(global: &Global) -> Result<(), Failure> {
-    let listed =
-        client::connect(global).await?.list_executors(v1::ListExecutorsRequest {}).await?.into_inner();
-    print(&Executors(listed), global.output)?;
-    Ok(())
-}
 
 pub(super) async fn status(global: &Global) -> Result<(), Failure> {
     let cluster = client::connect(global).await?.get_cluster(v1::GetClusterRequest {}).await?.into_inner();
@@ -66,54 +58,9 @@ impl Printable for Adopted {
     }
 }
 
-struct Executors(v1::ListExecutorsResponse);
-
-impl Printable for Executors {
-    fn value(&self) -> Value {
-        let one = |executor: &v1::ExecutorView| {
-            json!({
-                "executor": executor.name,
-                "state": executor.state,
-                "slots": executor.slots,
-                "slots_used": executor.slots_used,
-                "labels": sorted(executor),
-                "kinds": executor.kinds,
-                "version": executor.version,
-                "silent_ms": executor.silent_ms,
-                "is_space_low": executor.is_space_low,
-            })
-        };
-        json!({ "executors": self.0.executors.iter().map(one).collect::<Vec<_>>() })
-    }
-
-    fn text(&self) -> String {
-        let rows = self.0.executors.iter().map(|executor| {
-            let labels: Vec<String> =
-                sorted(executor).iter().map(|(key, value)| format!("{key}={value}")).collect();
-            let silent =
-                executor.silent_ms.map(|silent| ShowDuration(Duration::from_millis(silent)).to_string());
-            vec![
-                executor.name.clone(),
-                if executor.is_space_low {
-                    format!("{}, short of disk space", executor.state)
-                } else {
-                    executor.state.clone()
-                },
-                format!("{}/{}", executor.slots_used, executor.slots),
-                labels.join(","),
-                silent.unwrap_or_default(),
-                executor.version.clone(),
-                // With spaces, so that a narrow terminal has where to break the line.
-                executor.kinds.join(" "),
-            ]
-        });
-        let header = ["executor", "state", "slots", "labels", "silent for", "version", "kinds"];
-        table(&header, &["version", "labels", "silent for"], rows.collect())
-    }
-}
-
-fn sorted(executor: &v1::ExecutorView) -> std::collections::BTreeMap<&String, &String> {
-    executor.labels.iter().collect()
+fn schedules(cluster: &v1::GetClusterResponse) -> String {
+    let paused = |since| format!("all paused since {} by schedules_paused", time(Some(since)));
+    cluster.schedules_paused_since.map_or_else(|| "as defined".to_owned(), paused)
 }
 
 struct Status(v1::GetClusterResponse);
@@ -129,20 +76,36 @@ impl Printable for Status {
             "runs_live": cluster.runs_live,
             "attempts_live": cluster.attempts_live,
             "ready": cluster.ready,
+            "schedules_paused_since": time_value(cluster.schedules_paused_since),
+            "problem": cluster.problem,
+            "answered_by": cluster.answered_by,
+            "is_from_leader": cluster.is_from_leader,
+            "masters": cluster.masters.iter().map(parts::master).collect::<Vec<_>>(),
+            "etcd": cluster.etcd.as_ref().map(parts::etcd),
+            "database": cluster.database.as_ref().map(parts::database),
+            "executors_connected": cluster.executors_connected,
+            "executors_known": cluster.executors_known,
+            "slots": cluster.slots,
+            "slots_used": cluster.slots_used,
         })
     }
 
     fn text(&self) -> String {
         let Self(cluster) = self;
-        let rows = [
-            ("leader", cluster.holder.clone()),
-            ("term", cluster.term.to_string()),
-            ("version", cluster.version.clone()),
-            ("store", cluster.store.clone()),
-            ("unfinished runs", cluster.runs_live.to_string()),
-            ("live attempts", cluster.attempts_live.to_string()),
-            ("tasks that wait for a place", cluster.ready.to_string()),
-        ];
+        let mut rows = parts::heading(cluster);
+        if cluster.is_from_leader {
+            rows.extend([
+                ("unfinished runs", cluster.runs_live.to_string()),
+                ("live attempts", cluster.attempts_live.to_string()),
+                ("tasks that wait for a place", cluster.ready.to_string()),
+                ("executors", parts::executors(cluster)),
+                ("schedules", schedules(cluster)),
+            ]);
+        }
+        rows.extend(cluster.database.iter().map(|database| ("database", parts::database_line(database))));
+        rows.extend(cluster.masters.iter().map(|master| ("master", parts::master_line(master))));
+        let members = cluster.etcd.iter().flat_map(|etcd| &etcd.members);
+        rows.extend(members.map(|member| ("etcd", parts::etcd_line(member))));
         let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         let line = |(name, value): &(&str, String)| format!("{name:<width$}  {}\n", one_line(value));
         rows.iter().map(line).collect()

@@ -198,7 +198,8 @@ impl Printable for Explained {
     fn value(&self) -> Value {
         let one = |task: &v1::TaskReason| json!({ "task": task.task, "state": task.state, "code": task.code, "text": task.text });
         let tasks: Vec<Value> = self.0.tasks.iter().map(one).collect();
-        json!({ "state": self.0.state, "reason": self.0.reason, "tasks": tasks })
+        let paused_since = time_value(self.0.schedules_paused_since);
+        json!({ "state": self.0.state, "reason": self.0.reason, "schedules_paused_since": paused_since, "tasks": tasks })
     }
 
     fn text(&self) -> String {
@@ -207,6 +208,13 @@ impl Printable for Explained {
             let _ = write!(text, ": {}", one_line(&self.0.reason));
         }
         let _ = writeln!(text);
+        if let Some(since) = self.0.schedules_paused_since {
+            let since = time(Some(since));
+            let _ = writeln!(
+                text,
+                "all schedules are paused since {since} by schedules_paused: none starts a run, and this run goes on"
+            );
+        }
         if self.0.tasks.is_empty() {
             return text;
         }
