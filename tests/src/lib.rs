@@ -74,18 +74,20 @@ impl Standalone {
         Ok(Self { folder: folder.to_owned(), port, child: None })
     }
 
-    /// Starts the process and waits until it answers.
+    /// Starts the process and waits until it leads.
     ///
     /// # Errors
     /// Where it ends or does not answer in time; says what it wrote.
     pub fn start(&mut self) -> anyhow::Result<()> {
         self.spawn()?;
-        wait_for("the master to answer", || {
+        wait_for("the master to lead", || {
             if let Some(status) = self.child.as_mut().map(Child::try_wait).transpose()?.flatten() {
                 bail!("it ended with {status}: {}", self.log());
             }
             let answer = self.masterctl(&["cluster", "status", "-o", "json"])?;
-            Ok(answer.status.success().then_some(()))
+            let status: serde_json::Value = serde_json::from_slice(&answer.stdout).unwrap_or_default();
+            // It answers before it leads, too.
+            Ok((status["is_from_leader"] == true).then_some(()))
         })
     }
 

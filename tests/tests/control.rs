@@ -180,3 +180,31 @@ fn a_stop_ends_what_runs_and_the_next_start_runs_it_again() {
     millrace.ctl(&["cancel", &run]).unwrap();
     assert_eq!(millrace.ended(&run).unwrap()["run"]["state"], "cancelled");
 }
+
+#[test]
+fn live_settings_are_set_shown_refused_and_remembered() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut millrace = started(&folder);
+    let settings = millrace.json(&["config", "get"]).unwrap();
+    let pool =
+        settings["settings"].as_array().unwrap().iter().find(|one| one["setting"] == "pools.one").unwrap();
+    assert_eq!((&pool["value"], &pool["source"]), (&"1".into(), &"static".into()), "{pool}");
+    let said = millrace.ctl(&["config", "set", "pools.one", "3", "--by", "王芳"]).unwrap();
+    assert_eq!(said, "pools.one is 3 (database)\n");
+    let again = millrace.json(&["config", "set", "pools.one", "3", "--by", "bob"]).unwrap();
+    assert_eq!((&again["changed"], &again["setting"]["by"]), (&false.into(), &"王芳".into()));
+    let refused = millrace.ctl(&["config", "set", "pols.one", "3"]).unwrap_err().to_string();
+    assert!(refused.contains("did you mean `pools.one`?"), "{refused}");
+    millrace.ctl(&["config", "set", "schedules_paused", "true"]).unwrap();
+    assert!(millrace.ctl(&["cluster", "status"]).unwrap().contains("all paused since"));
+    millrace.kill().unwrap();
+    millrace.start().unwrap();
+    let table = millrace.ctl(&["config", "get", "pools.one"]).unwrap();
+    assert!(table.contains("王芳"), "{table}");
+    assert_eq!(millrace.ctl(&["config", "unset", "pools.one"]).unwrap(), "pools.one is 1 (static)\n");
+    let history = millrace.json(&["config", "history", "pools.one"]).unwrap();
+    let told: Vec<_> =
+        history["changes"].as_array().unwrap().iter().map(|one| (&one["old"], &one["new"])).collect();
+    let null = serde_json::Value::Null;
+    assert_eq!(told, [(&"3".into(), &null), (&null, &"3".into())]);
+}

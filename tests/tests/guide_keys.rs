@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use millrace_common::{connection::Connection, definition, text::ShowDuration};
+use millrace_common::{connection::Connection, definition, settings::KEYS, text::ShowDuration};
 use millrace_executor::ExecutorConfig;
 use millrace_kinds::{backup, datax::Installation, declared::Declaration};
 use millrace_master::{EtcdSettings, MasterConfig};
@@ -173,6 +173,33 @@ fn the_guide_has_the_exit_codes_of_the_program() {
     assert!(told.len() >= 7, "{told:?}");
 }
 
+#[test]
+fn the_guide_has_every_live_setting_with_what_it_may_be() {
+    let guide = document("guide.md");
+    let documented: Vec<(&str, &str)> = rows(section(&guide, "### Live settings"), "Key")
+        .iter()
+        .map(|row| (row[0].trim_matches('`'), row[1]))
+        .collect();
+    assert_eq!(documented, KEYS.map(|key| (key.name, key.allowed)));
+    let help = std::process::Command::new(program("masterctl").unwrap()).args(["config", "--help"]).output();
+    let help = String::from_utf8(help.unwrap().stdout).unwrap();
+    // Lines break where the terminal ends.
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    for key in KEYS {
+        assert!(help.contains(key.name) && help.contains(key.allowed), "--help has {}: {help}", key.name);
+    }
+}
+
+/// What a master's own settings have as well goes by the same name there.
+#[test]
+fn live_settings_go_over_the_master_s_own_of_the_same_name() {
+    let operations = document("operations.md");
+    let own = settings(section(&operations, "### Settings of a master"), "Key");
+    let both: Vec<&str> = KEYS.iter().map(|key| key.name).filter(|name| own.contains_key(name)).collect();
+    assert_eq!(both, ["runs_per_workflow_max", "retention", "retention_runs"]);
+    assert!(own.contains_key("pools"));
+}
+
 /// Returns the fields of a struct; the compiler refuses a list that is not whole.
 macro_rules! fields {
     ($type:path { $($field:ident),* $(,)? }) => {{
@@ -280,6 +307,8 @@ fn every_setting_of_an_executor_is_documented_with_its_default() {
         stop_grace,
         on_stop,
         min_free,
+        history_size,
+        history_keep,
         log_format,
         connections,
         datax,

@@ -51,6 +51,20 @@ pub(crate) fn read(lines: &[String]) -> Counts {
     counts
 }
 
+/// Reads the closing line of the fault rig: `11 passed, 0 failed, 1 not run`.
+pub(crate) fn read_rig(lines: &[String]) -> Counts {
+    let closing = lines.iter().rev().find(|line| line.ends_with(" not run"));
+    let mut counts = Counts::default();
+    for (number, word) in closing.map(|line| parts(line, ',')).unwrap_or_default() {
+        match word.as_str() {
+            "passed" => counts.passed = number,
+            "failed" => counts.failed = number,
+            _ => {}
+        }
+    }
+    counts
+}
+
 /// Reads the file of skips: one line `SKIPPED: <name>: <reason>` for each test.
 pub(crate) fn read_skips(text: &str) -> BTreeSet<String> {
     text.lines()
@@ -98,7 +112,7 @@ fn without_parentheses(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Counts, read, read_skips};
+    use super::{Counts, read, read_rig, read_skips};
 
     fn counted(line: &str) -> (usize, usize) {
         let counts = read(&[line.to_string()]);
@@ -121,6 +135,12 @@ mod tests {
         let line = "test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 7 filtered out; finished in 0.00s";
         let counts = read(&[line.to_string(), "noise: 4 passed".to_string(), line.to_string()]);
         assert_eq!((counts.passed, counts.failed), (6, 4));
+    }
+
+    #[test]
+    fn the_closing_line_of_the_rig_is_read() {
+        let lines = ["S01 x: passed".to_string(), "11 passed, 2 failed, 1 not run".to_string()];
+        assert_eq!((read_rig(&lines).passed, read_rig(&lines).failed), (11, 2));
     }
 
     #[test]

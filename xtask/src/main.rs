@@ -8,6 +8,7 @@
 mod command;
 mod count;
 mod deny;
+mod faults;
 mod program;
 mod setup;
 mod stage;
@@ -37,9 +38,9 @@ enum Verb {
         #[arg(long, value_enum, value_name = "STAGE")]
         only: Vec<stage::Stage>,
     },
-    /// Build and run the benchmarks
+    /// Build and run the benchmarks: of one program, or with --cluster of masters, etcd, PostgreSQL and executors
     Bench {
-        /// Passed on to the benchmark program
+        /// Passed on to the benchmark program; `cargo xtask bench -- --help` tells which works there are
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
@@ -52,6 +53,12 @@ enum Verb {
         #[arg(long, value_name = "S", value_parser = program::parse_seed)]
         seed: Option<u64>,
     },
+    /// Build the programs and harm a cluster of them in network namespaces, as root
+    Faults {
+        /// Passed on to the rig: --only S01,S05, --selection, --list, --seed N, --out FILE
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// Install what the tests need from the distribution's packages
     Setup,
 }
@@ -62,6 +69,7 @@ fn main() -> ExitCode {
         Verb::Test { only } => stage::run(&only),
         Verb::Bench { args } => program::bench(&args),
         Verb::Sim { seeds, seed } => program::simulate(seeds, seed),
+        Verb::Faults { args } => faults::run_rig(&args),
         Verb::Setup => setup::install().map(|outcome| outcome.announce()),
     };
     outcome.unwrap_or_else(|error| {

@@ -21,9 +21,17 @@ pub(crate) fn demo(keep: bool) -> Result<ExitCode> {
     run(&mut demo).map(forward)
 }
 
-/// Builds the benchmarks for speed and runs them.
+/// Builds what is measured for speed, and the benchmarks, and runs them.
 pub(crate) fn bench(args: &[String]) -> Result<ExitCode> {
-    run(&mut cargo(&["build", "--release", "-p", "millrace-standalone"]))?;
+    let packages: &[&str] = if args.iter().any(|arg| arg == "--cluster") {
+        &["-p", "millrace-master", "-p", "millrace-executor", "-p", "millrace-standalone"]
+    } else {
+        &["-p", "millrace-standalone"]
+    };
+    let built = run(cargo(&["build", "--release"]).args(packages))?;
+    if !built.success() {
+        return Ok(forward(built));
+    }
     run(cargo(&["run", "--release", "-p", "millrace-bench", "--"]).args(args)).map(forward)
 }
 

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use crate::command::{is_on_path, run};
 
 /// What the tests need, and what for.
-const PACKAGES: [(&str, &str); 8] = [
+const PACKAGES: [(&str, &str); 11] = [
     ("mariadb-server", "the store, backups and transfers against a real server"),
     ("mariadb-client", "dumps and restores of backups"),
     ("postgresql", "the store against a real server"),
@@ -18,6 +18,9 @@ const PACKAGES: [(&str, &str); 8] = [
     ("python3-pyftpdlib", "an FTP server to fetch from"),
     ("sqlite3", "a second opinion on database files"),
     ("procps", "a second opinion on processes"),
+    ("iproute2", "the fault rig's machines: network namespaces"),
+    ("nftables", "cuts, losses and resets of their links"),
+    ("libfaketime", "another wall clock for one program"),
 ];
 
 /// How the machine stands.

@@ -17,7 +17,7 @@ use clap::ValueEnum;
 use crate::{
     command::{cargo, is_on_path, run as run_command, run_read, target_dir},
     count::{self, Counts},
-    deny, setup,
+    deny, faults, setup,
 };
 
 /// Longest that all stages may take on two cores from a clean checkout; beyond it people stop running them.
@@ -50,6 +50,8 @@ pub(crate) enum Stage {
     Docs,
     /// Whole programs, real servers, injected faults
     E2e,
+    /// The fault rig's selection: a whole cluster in network namespaces
+    Faults,
 }
 
 /// How a stage ended.
@@ -112,6 +114,7 @@ fn check(stage: Stage) -> Result<(bool, Counts)> {
         }
         Stage::Docs => check_docs(),
         Stage::E2e => check_e2e(),
+        Stage::Faults => check_faults(),
     }
 }
 
@@ -168,6 +171,20 @@ fn check_e2e() -> Result<(bool, Counts)> {
     }
     fallback.extend(["--", "--test-threads", "2"].map(String::from));
     check_tests(&format!("package({E2E_PACKAGE}) and not binary(/^{TIDY}$/)"), &[fallback])
+}
+
+fn check_faults() -> Result<(bool, Counts)> {
+    // The whole workspace, as in the other stages: a build of some packages decides on other features.
+    let built = check_by(&["build", "--workspace", "--all-targets"])?;
+    if !built.0 {
+        return Ok(built);
+    }
+    let skips = skip_file()?;
+    let mut rig = faults::rig(&["--selection".to_owned()])?;
+    let (status, lines) = run_read(rig.env("MILLRACE_SKIP_FILE", &skips))?;
+    let said = fs::read_to_string(&skips).with_context(|| format!("cannot read {}", skips.display()))?;
+    let counts = Counts { skipped: count::read_skips(&said), ..count::read_rig(&lines) };
+    Ok((status.success(), counts))
 }
 
 /// Runs what the filter selects by nextest, or where that is not installed the `cargo test` commands.

@@ -8,18 +8,17 @@ use std::{
 
 use anyhow::{Context, ensure};
 use millrace_examples::{aoi, source};
+use millrace_servers::{MariaDb, Place, mariadb};
 use millrace_tests::{Standalone, free_port, wait_for};
 
 use super::{COLUMNS, DAY, WORKFLOW};
-use crate::nightly_input::plant::common_servers::Server;
-
-#[path = "../../../executor/kinds/tests/common_servers/mod.rs"]
-mod common_servers;
 
 const ORDERS: u32 = 1_000;
 const ROLLS: u32 = 2;
 const SEED: u64 = 23;
 const FTP_PASSWORD: &str = "ftp-Secret-1";
+/// A password with all that needs care: in option files, in SQL, in shells.
+const DATABASE_PASSWORD: &str = "pa\"ss\\wo#rd'; $x";
 
 /// A server for two accounts with a home each, as the inspection machines offer it.
 const FTP_SERVER: &str = r#"
@@ -38,7 +37,7 @@ FTPServer(("127.0.0.1", port), FTPHandler).serve_forever()
 /// Servers and their input.
 pub(crate) struct Plant {
     root: PathBuf,
-    database: Option<Server>,
+    database: Option<MariaDb>,
     port: u16,
     user: String,
     password: String,
@@ -64,10 +63,11 @@ impl Plant {
         let request = aoi::Request { first_day: day, days: 1, rolls: ROLLS, seed: SEED };
         let rolls = aoi::write(&request, &root.join("ftp"), |film| format!("cloudin_{}", film.name()))?;
         let (ftp, ftp_port) = start_ftp(&root.join("ftp"))?;
-        let database = common_servers::mariadb();
+        let database = MariaDb::start_at(&Place::here(), DATABASE_PASSWORD, &[]);
         let orders = source::orders(day - chrono::TimeDelta::days(24), ORDERS, SEED);
         fill(&database, &orders);
-        let (port, user, password) = (database.port, database.user.clone(), database.password.clone());
+        let (port, user, password) =
+            (database.port(), mariadb::USER.to_owned(), DATABASE_PASSWORD.to_owned());
         fs::create_dir_all(root.join("jobs"))?;
         fs::write(root.join("jobs/mes_wpc_wo.json"), job(port, &user, &password))?;
         let root_param = format!("root={}", root.display());
@@ -127,7 +127,7 @@ impl Plant {
         ["nightly", "--logical-date", DAY, "-p", &self.root_param]
     }
 
-    fn database(&self) -> anyhow::Result<&Server> {
+    fn database(&self) -> anyhow::Result<&MariaDb> {
         self.database.as_ref().context("the database was stopped")
     }
 
@@ -160,7 +160,7 @@ impl Plant {
         dumps.sort();
         let dump = dumps.pop().context("there is a dump")?;
         let text = zstd::decode_all(fs::File::open(&dump)?)?;
-        let other = common_servers::mariadb();
+        let other = MariaDb::start();
         other.try_sql(&text).map_err(|problem| anyhow::anyhow!("the dump does not load: {problem}"))?;
         let all = "SELECT * FROM mes.mes_wpc_wo ORDER BY wo_id";
         let (source, restored) = (self.database()?.sql(all), other.sql(all));
@@ -224,7 +224,7 @@ fn start_ftp(root: &Path) -> anyhow::Result<(Child, u16)> {
     Ok((ftp, port))
 }
 
-fn fill(database: &Server, orders: &[source::Order]) {
+fn fill(database: &MariaDb, orders: &[source::Order]) {
     let table = "mes_wpc_wo (wo_id BIGINT PRIMARY KEY, wo_no VARCHAR(32) NOT NULL, product VARCHAR(64) NOT NULL, \
          state VARCHAR(16) NOT NULL, quantity DECIMAL(12,3) NOT NULL, yield_rate DOUBLE, remark TEXT, due_on DATE, \
          created_at DATETIME NOT NULL, updated_at DATETIME NOT NULL) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4";

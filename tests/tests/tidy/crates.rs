@@ -16,7 +16,14 @@ const MAY_SEE: &[(&str, &[&str])] = &[
     ("millrace-store", &["millrace-common", "millrace-core"]),
     (
         "millrace-master",
-        &["millrace-common", "millrace-runtime", "millrace-proto", "millrace-core", "millrace-store"],
+        &[
+            "millrace-common",
+            "millrace-checker",
+            "millrace-runtime",
+            "millrace-proto",
+            "millrace-core",
+            "millrace-store",
+        ],
     ),
     ("millrace-transfer", &["millrace-common"]),
     ("millrace-kinds", &["millrace-common", "millrace-runtime", "millrace-transfer"]),
@@ -50,11 +57,13 @@ const MAY_SEE: &[(&str, &[&str])] = &[
     ("millrace-checker", &["millrace-common"]),
     // All that it needs it needs for tests: the core's feature for tests reaches no program.
     ("millrace-simulation", &[]),
+    // It starts programs as anybody would; its client speaks the wire.
+    ("millrace-servers", &["millrace-proto"]),
     ("xtask", &[]),
 ];
 
 /// Packages that measure or test the others and may see all of them.
-const SEE_ALL: [&str; 2] = ["millrace-tests", "millrace-bench"];
+const SEE_ALL: [&str; 3] = ["millrace-tests", "millrace-bench", "millrace-rig"];
 
 /// Families of crates whose types stay behind an edge: the family, who may use it, and why nobody else does.
 const FENCED: &[(&str, &[&str], &str)] = &[
@@ -71,6 +80,7 @@ const FENCED: &[(&str, &[&str], &str)] = &[
             "millrace-executor",
             "millrace-masterctl",
             "millrace-standalone",
+            "millrace-servers",
         ],
         "the wire ends at the programs",
     ),
