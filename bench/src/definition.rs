@@ -5,10 +5,7 @@ use std::{fmt::Write as _, hint::black_box, time::Instant};
 use anyhow::Context;
 use millrace_common::{definition, graph::Graph};
 
-use crate::{
-    figure::{Better, Figure},
-    statistics::median,
-};
+use crate::{figure::Figure, statistics::median};
 
 /// Tasks of the definition: the most that a document may have.
 const TASKS: u32 = 10_000;
@@ -36,25 +33,13 @@ pub(crate) fn figures(rounds: u32) -> anyhow::Result<Vec<Figure>> {
         Graph::new(NODES as usize, &edges)
             .map_err(|cycle| anyhow::anyhow!("the graph has a cycle: {cycle:?}"))
     })?;
-    let figure = |what: &str, value, floor, goal, note: String| Figure {
-        work: "definition",
-        what: what.to_owned(),
-        value,
-        limit: None,
-        floor: Some(floor),
-        goal: Some(goal),
-        better: Better::Lower,
-        note,
-    };
     Ok(vec![
-        figure(
-            "validate 10,000 tasks, ms",
-            validate,
-            150.0,
-            50.0,
-            format!("{} KiB of YAML", text.len() / 1_024),
-        ),
-        figure("resolve 100,000 nodes, ms", resolve, 500.0, 60.0, format!("{} edges", edges.len())),
+        Figure::lower("definition", "validate 10,000 tasks, ms", validate)
+            .bounds(150.0, 50.0)
+            .note(format!("{} KiB of YAML", text.len() / 1_024)),
+        Figure::lower("definition", "resolve 100,000 nodes, ms", resolve)
+            .bounds(500.0, 60.0)
+            .note(format!("{} edges", edges.len())),
     ])
 }
 

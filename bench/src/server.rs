@@ -7,24 +7,18 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use millrace_proto::{MESSAGE_BYTES_MAX, v1, v1::control_service_client::ControlServiceClient};
-use tonic::{
-    metadata::{Ascii, MetadataValue},
-    service::{Interceptor, interceptor::InterceptedService},
-    transport::Channel,
-};
+use millrace_proto::v1;
+use millrace_servers::client::{self, Control};
 
 /// How long a start may take before it counts as failed.
 const START_MAX: Duration = Duration::from_secs(60);
 /// Pause between two looks whether it answers; part of the error of a start's measurement.
 const LOOK: Duration = Duration::from_millis(1);
 
-pub(crate) type Client = ControlServiceClient<InterceptedService<Channel, Bearer>>;
-
 /// A running standalone program; ended when dropped.
 pub(crate) struct Server {
     child: Child,
-    pub(crate) client: Client,
+    pub(crate) client: Control,
     /// From the start of the process to the first answer.
     pub(crate) ready_after: Duration,
 }
@@ -105,19 +99,12 @@ struct Starting {
 }
 
 impl Starting {
-    async fn look(&self, port: u16) -> Option<Client> {
+    async fn look(&self, port: u16) -> Option<Control> {
         let token = std::fs::read_to_string(self.data.join("token")).ok()?;
-        let bearer = format!("Bearer {}", token.trim()).parse().ok()?;
-        let channel = Channel::from_shared(format!("http://127.0.0.1:{port}"))
-            .ok()?
-            .tcp_nodelay(true)
-            .connect()
-            .await
-            .ok()?;
-        let mut client = ControlServiceClient::with_interceptor(channel, Bearer(bearer))
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        client.get_cluster(v1::GetClusterRequest {}).await.ok()?;
+        let channel = client::connect(&format!("http://127.0.0.1:{port}")).await.ok()?;
+        let mut client = client::control_over(channel, &token);
+        let cluster = client.get_cluster(v1::GetClusterRequest {}).await.ok()?.into_inner();
+        cluster.is_from_leader.then_some(())?;
         Some(client)
     }
 
@@ -138,15 +125,4 @@ impl Drop for Starting {
 
 fn free_port() -> anyhow::Result<u16> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
-/// Puts the token on every call.
-#[derive(Clone)]
-pub(crate) struct Bearer(MetadataValue<Ascii>);
-
-impl Interceptor for Bearer {
-    fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, tonic::Status> {
-        request.metadata_mut().insert("authorization", self.0.clone());
-        Ok(request)
-    }
 }

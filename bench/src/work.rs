@@ -8,26 +8,31 @@ use std::{
 
 use anyhow::{Context, bail};
 use millrace_proto::v1;
+use millrace_servers::client::Control;
 
 use crate::{
-    figure::{Better, Figure},
-    raw,
-    server::{Client, Server},
+    figure::Figure,
+    process, raw,
+    server::Server,
     statistics::{median, quantile},
 };
 
 /// Tasks of the chain.
 const CHAIN: u32 = 100;
+/// Tasks of the run that comes before a fan-out is measured.
+const WARM: u32 = 500;
 /// Requests of W3.
 const REQUESTS: u32 = 60;
 /// How long W4 looks at an idle program.
 const IDLE: Duration = Duration::from_secs(10);
+/// How long the program is left alone before that.
+const SETTLE: Duration = Duration::from_secs(2);
 /// Live task instances of W5, over runs of as many tasks as a document may have.
 const LIVE_RUNS: u32 = 10;
 /// Pause between two looks whether a run has ended, where the answer is awaited to go on.
-const LOOK: Duration = Duration::from_millis(5);
+pub(crate) const LOOK: Duration = Duration::from_millis(5);
 /// The same while a long run is measured by its own times: each look is a query that takes away from what is measured.
-const LOOK_LONG: Duration = Duration::from_millis(50);
+pub(crate) const LOOK_LONG: Duration = Duration::from_millis(50);
 /// How long a run may take before the benchmark gives up.
 const RUN_MAX: Duration = Duration::from_secs(180);
 
@@ -49,7 +54,7 @@ pub(crate) enum Shape {
 }
 
 impl Shape {
-    const fn command(self) -> &'static str {
+    pub(crate) const fn command(self) -> &'static str {
         match self {
             Self::True => "[/bin/true]",
             Self::Shell => "[/bin/sh, -c, /bin/true]",
@@ -57,7 +62,7 @@ impl Shape {
     }
 }
 
-fn wide(name: &str, tasks: u32, command: &str, more: &str) -> String {
+pub(crate) fn wide(name: &str, tasks: u32, command: &str, more: &str) -> String {
     let mut text = format!("workflow: {name}\nmax_active_runs: 16\ntasks:\n");
     for at in 0..tasks {
         let _ = writeln!(text, "  t{at}: {{ kind: shell, {more}with: {{ command: {command} }} }}");
@@ -65,19 +70,23 @@ fn wide(name: &str, tasks: u32, command: &str, more: &str) -> String {
     text
 }
 
-async fn apply(client: &mut Client, source: String) -> anyhow::Result<()> {
+pub(crate) async fn apply(client: &mut Control, source: String) -> anyhow::Result<()> {
     client.apply_workflow(v1::ApplyWorkflowRequest { source, dry_run: false }).await?;
     Ok(())
 }
 
-async fn start(client: &mut Client, workflow: &str) -> anyhow::Result<String> {
+pub(crate) async fn start(client: &mut Control, workflow: &str) -> anyhow::Result<String> {
     let request = v1::StartRunRequest { workflow: workflow.to_owned(), ..Default::default() };
     Ok(client.start_run(request).await?.into_inner().run)
 }
 
 /// Waits for the newest run of a workflow to end and returns its summary.
 #[expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
-async fn wait(client: &mut Client, workflow: &str, pause: Duration) -> anyhow::Result<v1::RunSummary> {
+pub(crate) async fn wait(
+    client: &mut Control,
+    workflow: &str,
+    pause: Duration,
+) -> anyhow::Result<v1::RunSummary> {
     let start = Instant::now();
     while start.elapsed() < RUN_MAX {
         let request =
@@ -101,8 +110,52 @@ async fn wait(client: &mut Client, workflow: &str, pause: Duration) -> anyhow::R
     bail!("run of {workflow} took longer than {RUN_MAX:?}")
 }
 
-fn seconds(from: i64, to: i64) -> f64 {
+pub(crate) fn seconds(from: i64, to: i64) -> f64 {
     Duration::from_micros(u64::try_from(to.saturating_sub(from)).unwrap_or(0)).as_secs_f64()
+}
+
+/// What a fan-out reached, round by round.
+#[derive(Debug, Default)]
+pub(crate) struct Rates {
+    ratios: Vec<f64>,
+    rates: Vec<f64>,
+    limits: Vec<f64>,
+}
+
+impl Rates {
+    /// Returns the median ratio to the raw loop as a figure.
+    pub(crate) fn figure(mut self, work: &'static str, tasks: u32, slots: u32) -> Figure {
+        let (rate, limit) = (median(&mut self.rates), median(&mut self.limits));
+        Figure::higher(work, format!("fan-out of {tasks}, ratio to raw"), median(&mut self.ratios))
+            .limit(1.0)
+            .note(format!("{rate:.0}/s beside {limit:.0}/s raw, {slots} slots"))
+    }
+}
+
+/// Runs durable fan-outs, each between two halves of the raw loop of the same shape.
+pub(crate) async fn rates(
+    client: &mut Control,
+    shape: Shape,
+    tasks: u32,
+    rounds: u32,
+) -> anyhow::Result<Rates> {
+    apply(client, wide("warm", WARM, shape.command(), "")).await?;
+    start(client, "warm").await?;
+    wait(client, "warm", LOOK_LONG).await?;
+    apply(client, wide("wide", tasks, shape.command(), "")).await?;
+    let mut rates = Rates::default();
+    for _ in 0..rounds {
+        let before = raw::spawn_rate(shape, tasks / 2)?;
+        start(client, "wide").await?;
+        let run = wait(client, "wide", LOOK_LONG).await?;
+        let after = raw::spawn_rate(shape, tasks / 2)?;
+        let rate = f64::from(tasks) / seconds(run.created_at, run.ended_at.context("it has ended")?);
+        let limit = 2.0 / (1.0 / before + 1.0 / after);
+        rates.ratios.push(rate / limit);
+        rates.rates.push(rate);
+        rates.limits.push(limit);
+    }
+    Ok(rates)
 }
 
 /// W1 and W1s: a durable fan-out, as the ratio to the raw loop of the same shape in the same minute.
@@ -110,41 +163,12 @@ pub(crate) async fn fan_out(plan: &Plan, shape: Shape) -> anyhow::Result<Figure>
     let data = tempfile::tempdir()?;
     let mut server = Server::start(&plan.program, data.path(), plan.slots).await?;
     server.wait_for_executor().await?;
-    apply(&mut server.client, wide("warm", 500, shape.command(), "")).await?;
-    start(&mut server.client, "warm").await?;
-    wait(&mut server.client, "warm", LOOK_LONG).await?;
-    apply(&mut server.client, wide("wide", plan.tasks, shape.command(), "")).await?;
-    let (mut ratios, mut rates, mut limits) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..plan.rounds {
-        let before = raw::spawn_rate(shape, plan.tasks / 2)?;
-        start(&mut server.client, "wide").await?;
-        let run = wait(&mut server.client, "wide", LOOK_LONG).await?;
-        let after = raw::spawn_rate(shape, plan.tasks / 2)?;
-        let rate = f64::from(plan.tasks) / seconds(run.created_at, run.ended_at.context("it has ended")?);
-        let limit = 2.0 / (1.0 / before + 1.0 / after);
-        ratios.push(rate / limit);
-        rates.push(rate);
-        limits.push(limit);
-    }
+    let rates = rates(&mut server.client, shape, plan.tasks, plan.rounds).await?;
     let (work, floor, goal) = match shape {
         Shape::True => ("W1", 0.60, 0.90),
         Shape::Shell => ("W1s", 0.65, 0.85),
     };
-    Ok(Figure {
-        work,
-        what: format!("fan-out of {}, ratio to raw", plan.tasks),
-        value: median(&mut ratios),
-        limit: Some(1.0),
-        floor: Some(floor),
-        goal: Some(goal),
-        better: Better::Higher,
-        note: format!(
-            "{:.0}/s beside {:.0}/s raw, {} slots",
-            median(&mut rates),
-            median(&mut limits),
-            plan.slots
-        ),
-    })
+    Ok(rates.figure(work, plan.tasks, plan.slots).bounds(floor, goal))
 }
 
 /// W2: what a hop costs in a chain.
@@ -170,16 +194,10 @@ pub(crate) async fn chain(plan: &Plan) -> anyhow::Result<Figure> {
         }
     }
     let high = quantile(&mut hops, 0.99);
-    Ok(Figure {
-        work: "W2",
-        what: format!("chain of {CHAIN}, ms a hop p50"),
-        value: median(&mut hops),
-        limit: Some(0.8),
-        floor: Some(4.0),
-        goal: Some(1.5),
-        better: Better::Lower,
-        note: format!("p99 {high:.2}"),
-    })
+    Ok(Figure::lower("W2", format!("chain of {CHAIN}, ms a hop p50"), median(&mut hops))
+        .limit(0.8)
+        .bounds(4.0, 1.5)
+        .note(format!("p99 {high:.2}")))
 }
 
 /// W3: from the request to the start of the process.
@@ -202,66 +220,40 @@ pub(crate) async fn request_to_start(plan: &Plan) -> anyhow::Result<Vec<Figure>>
             samples.push((started - asked) * 1_000.0);
         }
     }
-    let figure = |what: &str, value, limit, floor, goal| Figure {
-        work: "W3",
-        what: what.to_owned(),
-        value,
-        limit,
-        floor: Some(floor),
-        goal: Some(goal),
-        better: Better::Lower,
-        note: format!("{REQUESTS} requests"),
-    };
     let high = quantile(&mut samples, 0.99);
+    let figure = |what, value| Figure::lower("W3", what, value).note(format!("{REQUESTS} requests"));
     Ok(vec![
-        figure("request to process start, ms p50", median(&mut samples), Some(1.3), 5.0, 2.0),
-        figure("request to process start, ms p99", high, None, 20.0, 5.0),
+        figure("request to process start, ms p50", median(&mut samples)).limit(1.3).bounds(5.0, 2.0),
+        figure("request to process start, ms p99", high).bounds(20.0, 5.0),
     ])
 }
 
-/// W4: what the program costs while nothing happens.
+/// W4: what the program costs while nothing happens, and what the supervisor of its processes costs.
 pub(crate) async fn idle(plan: &Plan) -> anyhow::Result<Vec<Figure>> {
     let data = tempfile::tempdir()?;
     let mut server = Server::start(&plan.program, data.path(), plan.slots).await?;
     server.wait_for_executor().await?;
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let before = cpu_ticks(server.pid())?;
+    // One that has run something has all its processes.
+    apply(&mut server.client, wide("one", 1, "[/bin/true]", "")).await?;
+    start(&mut server.client, "one").await?;
+    wait(&mut server.client, "one", LOOK).await?;
+    tokio::time::sleep(SETTLE).await;
+    let pids = process::with_descendants(server.pid())?;
+    let before = process::ticks(&pids)?;
     tokio::time::sleep(IDLE).await;
-    let ticks = cpu_ticks(server.pid())?.saturating_sub(before);
-    let per_second =
-        nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?.context("the clock has a rate")?;
-    #[expect(clippy::cast_precision_loss, reason = "a few ticks")]
-    let percent = ticks as f64 / per_second as f64 / IDLE.as_secs_f64() * 100.0;
-    let figure = |what: &str, value, floor, goal| Figure {
-        work: "W4",
-        what: what.to_owned(),
-        value,
-        limit: Some(0.0),
-        floor: Some(floor),
-        goal: Some(goal),
-        better: Better::Lower,
-        note: format!("over {IDLE:?}"),
-    };
+    let percent = process::percent(process::ticks(&pids)?.saturating_sub(before), IDLE)?;
+    anyhow::ensure!(process::with_descendants(server.pid())? == pids, "processes came or went");
+    let own = process::resident_mib(server.pid())?;
+    let all = pids.iter().map(|pid| process::resident_mib(*pid)).sum::<anyhow::Result<f64>>()?;
+    let figure = |what, value| Figure::lower("W4", what, value).limit(0.0);
     Ok(vec![
-        figure("idle, master and executor, CPU %", percent, 0.3, 0.1),
-        figure("idle, master and executor, RSS MiB", resident_mib(server.pid())?, 60.0, 25.0),
+        figure("idle, master, executor, supervisor, CPU %", percent)
+            .bounds(0.3, 0.1)
+            .note(format!("over {IDLE:?}, {} processes", pids.len())),
+        figure("idle, master, executor, supervisor, RSS MiB", all)
+            .bounds(60.0, 25.0)
+            .note(format!("{own:.1} without the supervisor; pages that both have count twice")),
     ])
-}
-
-fn cpu_ticks(pid: u32) -> anyhow::Result<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let after_name = stat.rsplit_once(')').context("stat has a name")?.1;
-    let fields: Vec<&str> = after_name.split_whitespace().collect();
-    // proc(5): utime and stime are fields 14 and 15; the name is field 2.
-    let field = |at: usize| anyhow::Ok(fields.get(at).context("stat has its fields")?.parse::<u64>()?);
-    Ok(field(11)? + field(12)?)
-}
-
-fn resident_mib(pid: u32) -> anyhow::Result<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("status has VmRSS")?;
-    let kib: f64 = line.split_whitespace().nth(1).context("VmRSS has a value")?.parse()?;
-    Ok(kib / 1_024.0)
 }
 
 /// W5: from the start of the process to the first answer, empty and with live task instances.
@@ -292,25 +284,12 @@ pub(crate) async fn start_until_ready(plan: &Plan) -> anyhow::Result<Vec<Figure>
         full.push(server.ready_after.as_secs_f64() * 1_000.0);
         server.kill()?;
     }
-    let figure = |what: &str, value, limit, floor, goal, note: String| Figure {
-        work: "W5",
-        what: what.to_owned(),
-        value,
-        limit: Some(limit),
-        floor: Some(floor),
-        goal: Some(goal),
-        better: Better::Lower,
-        note,
-    };
+    let figure = |what, value| Figure::lower("W5", what, value);
     Ok(vec![
-        figure("start until ready, empty, ms", median(&mut empty), 10.0, 300.0, 30.0, String::new()),
-        figure(
-            "start until ready, live instances, ms",
-            median(&mut full),
-            100.0,
-            1_000.0,
-            300.0,
-            format!("{} ready in {} runs", work.ready, work.runs_live),
-        ),
+        figure("start until ready, empty, ms", median(&mut empty)).limit(10.0).bounds(300.0, 30.0),
+        figure("start until ready, live instances, ms", median(&mut full))
+            .limit(100.0)
+            .bounds(1_000.0, 300.0)
+            .note(format!("{} ready in {} runs", work.ready, work.runs_live)),
     ])
 }
