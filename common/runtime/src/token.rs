@@ -87,6 +87,11 @@ pub enum ReadTokenError {
 /// # Errors
 /// Where the file exists already or cannot be written.
 pub fn create_token_file(path: &Path) -> Result<(), CreateTokenError> {
+    // Looked for first, so that nothing is written where it is there: its folder may be read-only, its disk full. Who
+    // makes it meanwhile is met by the link. Of a name that leads nowhere, too, nothing is replaced.
+    if path.symlink_metadata().is_ok() {
+        return Err(CreateTokenError::Exists(path.to_owned()));
+    }
     let mut random = [0_u8; TOKEN_BYTES];
     getrandom::fill(&mut random).map_err(CreateTokenError::Random)?;
     let mut text = String::with_capacity(2 * TOKEN_BYTES + 1);
@@ -179,6 +184,26 @@ mod tests {
         let before = fs::read(&path).unwrap();
         assert!(matches!(create_token_file(&path), Err(CreateTokenError::Exists(_))));
         assert_eq!(fs::read(&path).unwrap(), before);
+    }
+
+    #[test]
+    fn an_existing_token_is_found_where_nothing_can_be_written_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        // Permissions do not keep root from writing; a longer name than a folder takes keeps everybody.
+        let path = folder.path().join("t".repeat(255));
+        write_synced(&path, "0123456789abcdef0123456789abcdef").unwrap();
+        let refusal = create_token_file(&path).unwrap_err();
+        assert!(matches!(refusal, CreateTokenError::Exists(_)), "{refusal:?}");
+    }
+
+    #[test]
+    fn a_token_that_appears_meanwhile_is_never_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        write_synced(&path, "first").unwrap();
+        assert_eq!(write_new(&path, "second").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&path).unwrap(), b"first");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]
