@@ -29,7 +29,7 @@ const NOTICES_MAX: usize = 1_024;
 pub(crate) const PIECE_BYTES_MAX: usize = 256 << 10;
 /// Bytes that are kept of one attempt; executors stop at 256 MiB, and who sends more is none of ours.
 const OUTPUT_BYTES_MAX: u64 = 320 << 20;
-/// Free bytes below which no output is taken: a full disk would end the term, and output gives way to that.
+/// Free bytes below which no output is taken: on a full disk an SQLite file cannot grow, and output gives way to that.
 const FREE_BYTES_MIN: u64 = 256 << 20;
 /// Output may hold what only the scheduler's user should read.
 const FOLDER_MODE: u32 = 0o700;

@@ -1,7 +1,7 @@
 //! Where a term meets everybody else, and goes on doing so while a write takes long.
 //!
-//! A database that restarts keeps the leader from deciding anything, and must not cost executors what they run. So while a
-//! write is under way for longer than [`PATIENCE`]:
+//! A database that restarts, or whose disk is full, keeps the leader from deciding anything, and must not cost executors
+//! what they run. So while a write is under way for longer than [`PATIENCE`]:
 //!
 //! | what comes in | what happens to it |
 //! |---|---|
@@ -16,6 +16,8 @@
 //! What is kept is bounded: where it is full nothing more is taken, and callers wait.
 
 mod backlog;
+#[cfg(test)]
+mod tests;
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -135,7 +137,7 @@ impl Desk {
                     "the database is away: nothing is acknowledged or dispatched until it is back"
                 );
             }
-            if self.is_to_make_way(away) {
+            if self.is_to_make_way(away, &error) {
                 break;
             }
             self.beside(tokio::time::sleep(jitter::from_half(pause))).await;
@@ -153,11 +155,14 @@ impl Desk {
     }
 
     /// Tells whether to go on with a database that is away serves nobody: whoever can take over is to do so.
-    fn is_to_make_way(&self, away: Duration) -> bool {
+    ///
+    /// The others only read, which a full disk lets them do: nobody could write in the place of this one.
+    fn is_to_make_way(&self, away: Duration, error: &CommitError) -> bool {
         if self.parts.shutdown.is_cancelled() {
             return true;
         }
-        let is_needless = away >= MAKE_WAY_AFTER && self.parts.fleet.has_database_elsewhere();
+        let is_full = matches!(error, CommitError::DiskFull(_));
+        let is_needless = !is_full && away >= MAKE_WAY_AFTER && self.parts.fleet.has_database_elsewhere();
         if is_needless {
             tracing::error!("the database works for another master: this one makes way");
         }

@@ -5,7 +5,7 @@
 //! COMMIT left nothing; from COMMIT on the outcome is unknown until the fence row has been read over a new connection.
 //!
 //! The core has applied a batch before it is committed, so there is no going on after one that is not durable. Where the
-//! database is only away, the writer keeps the batch, and [`retry`](Writer::retry) goes on with it when the database is
+//! database is only away, or its disk full, the writer keeps the batch, and [`retry`](Writer::retry) goes on with it when the database is
 //! back; whoever leads decides for how long. Anything else closes the writer.
 
 mod fold;
@@ -89,8 +89,8 @@ pub enum CommitError {
         #[source]
         source: sqlx::Error,
     },
-    /// There is no room on the disk. Nothing was written.
-    #[error("the disk of the store is full: make room, then start again")]
+    /// There is no room on the disk. Nothing was written yet: [`Writer::retry`] goes on.
+    #[error("the disk of the database is full: make room")]
     DiskFull(#[source] sqlx::Error),
     /// The database refused. Nothing was written.
     #[error("the database failed to {step}; nothing was written")]
@@ -131,7 +131,7 @@ impl CommitError {
     #[must_use]
     pub const fn ends_term(&self) -> bool {
         match self {
-            Self::Unavailable { .. } | Self::Unknown { .. } => false,
+            Self::DiskFull(_) | Self::Unavailable { .. } | Self::Unknown { .. } => false,
             Self::WrongTerm { .. }
             | Self::Closed(_)
             | Self::Unsettled(_)
@@ -139,7 +139,6 @@ impl CommitError {
             | Self::Moved { .. }
             | Self::Guard { .. }
             | Self::Duplicate { .. }
-            | Self::DiskFull(_)
             | Self::Database { .. } => true,
         }
     }

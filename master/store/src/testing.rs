@@ -2,11 +2,12 @@
 
 use std::{fmt, io, time::Duration};
 
+use millrace_common::term::Term;
 use millrace_core::Change;
 
 use crate::{
     CommitError, Store, StoreConfig, Writer,
-    claim::claim_once,
+    claim::{TermError, claim_once},
     commit::Pending,
     dialect::{Cell, Connection},
 };
@@ -82,6 +83,20 @@ impl Pause {
 
 fn broken() -> sqlx::Error {
     sqlx::Error::Io(io::ErrorKind::BrokenPipe.into())
+}
+
+impl CommitError {
+    /// What a writer says whose database has no room.
+    #[must_use]
+    pub fn disk_full() -> Self {
+        Self::DiskFull(broken())
+    }
+
+    /// What a writer says whose database is away.
+    #[must_use]
+    pub fn unavailable(term: Term, seq: u64) -> Self {
+        Self::Unavailable { term, seq, source: TermError::Database(broken()) }
+    }
 }
 
 impl StoreConfig {

@@ -121,6 +121,7 @@ macro_rules! servers {
                 outage::a_deadlock_is_tried_again,
                 outage::a_killed_server_loses_nothing_that_was_acknowledged,
                 outage::a_batch_survives_an_outage,
+                outage::a_batch_survives_a_full_disk,
                 outage::another_system_in_the_place_of_the_first_ends_the_term,
                 server::settings_that_can_lose_commits_are_named,
                 server::a_server_that_is_not_there_is_named,

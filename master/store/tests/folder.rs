@@ -88,8 +88,9 @@ impl Drop for Mount {
 }
 
 #[tokio::test]
-async fn a_full_disk_is_said_to_be_full_and_nothing_is_half_written() {
+async fn a_full_disk_keeps_a_batch_whole_until_there_is_room() {
     const RUNS_MAX: u8 = 200;
+    const OTHERS_BYTES: usize = 512 << 10;
     let folder = tempfile::tempdir().unwrap();
     let mount = match Mount::new(folder.path(), "2m") {
         Ok(mount) => mount,
@@ -97,6 +98,8 @@ async fn a_full_disk_is_said_to_be_full_and_nothing_is_half_written() {
             return skipped(&format!("no file system can be mounted here: {reason}"));
         }
     };
+    let others = mount.0.join("others");
+    std::fs::write(&others, vec![7; OTHERS_BYTES]).unwrap();
     let config = StoreConfig::sqlite(&mount.0.join("state.db"));
     let store = Store::open(&config).await.unwrap();
     let mut writer = lead(&store, "first").await;
@@ -115,7 +118,7 @@ async fn a_full_disk_is_said_to_be_full_and_nothing_is_half_written() {
         }
     };
     assert!(matches!(refusal, CommitError::DiskFull(_)), "{refusal:?}");
-    assert_eq!(refusal.to_string(), "the disk of the store is full: make room, then start again");
+    assert_eq!(refusal.to_string(), "the disk of the database is full: make room");
     assert!(written > 3, "some fitted");
     let loaded = store.load().await.unwrap();
     assert_eq!(
@@ -123,6 +126,11 @@ async fn a_full_disk_is_said_to_be_full_and_nothing_is_half_written() {
         usize::from(written),
         "what was answered is there, the rest is not"
     );
+    let refusal = writer.retry().await.unwrap_err();
+    assert!(!refusal.ends_term(), "{refusal:?}");
+    std::fs::remove_file(&others).unwrap();
+    assert_eq!(writer.retry().await.unwrap().seq, u64::from(written) + 2, "without a gap");
+    assert_eq!(store.load().await.unwrap().snapshot.runs.len(), usize::from(written) + 1);
     store.close().await;
     drop((store, writer, loaded));
     drop(mount);

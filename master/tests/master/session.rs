@@ -210,7 +210,7 @@ async fn an_executor_that_does_not_read_loses_its_session_and_goes_on_after_its_
     let run = master.run("one").await;
     let start = executor.start().await;
     executor.accept(&start).await;
-    executor.overflow(vec![held(&start, AttemptState::Running)]).await;
+    executor.overflow(&master, vec![held(&start, AttemptState::Running)]).await;
     let holding = v1::Hello { held: vec![held(&start, AttemptState::Running)], ..hello("e1") };
     let mut back = master.executor_with(holding).await.unwrap();
     assert_eq!(back.welcome.verdicts.len(), 1);

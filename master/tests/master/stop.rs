@@ -58,7 +58,7 @@ async fn a_stop_does_not_wait_for_peers_that_do_nothing() {
     let _idle = master.channel().await;
     // A session that reads nothing of what fills its window.
     let full = master.executor("e1").await;
-    full.overflow(Vec::new()).await;
+    full.overflow(&master, Vec::new()).await;
     let (end, took) = master.stop().await;
     end.unwrap();
     assert!(took < BOUND, "{took:?}");

@@ -209,6 +209,12 @@ impl Master {
         self.control().await.get_run(request).await.unwrap().into_inner()
     }
 
+    /// Tells whether the leader has an executor that is connected.
+    pub(crate) async fn has_connected_executor(&self) -> bool {
+        let listed = self.control().await.list_executors(v1::ListExecutorsRequest {}).await;
+        listed.unwrap().into_inner().executors.iter().any(|executor| executor.state == "connected")
+    }
+
     /// Waits until a run is in a state.
     pub(crate) async fn reaches(&self, run: &str, state: &str) -> v1::GetRunResponse {
         until(&format!("the run to be {state}"), async || {
@@ -291,8 +297,11 @@ impl Executor {
         }
     }
 
-    /// Says things that need a long answer and reads nothing of it, until nobody listens any more.
-    pub(crate) async fn overflow(&self, held: Vec<v1::Held>) {
+    /// Says things that need a long answer and reads nothing of it, until the leader has ended the session.
+    ///
+    /// Whether `sender` learns of the end depends on who was faster: once this side's window is full, nothing gets through
+    /// to it until it reads. So the leader is asked.
+    pub(crate) async fn overflow(&self, master: &Master, held: Vec<v1::Held>) {
         // Each attempt that the leader does not know is to be killed, which takes a message.
         let unknown = (0..5_000).map(|index| v1::Held {
             attempt: Some(v1::AttemptId { run: vec![1; 16], index, number: 1 }),
@@ -301,8 +310,10 @@ impl Executor {
         });
         let held: Vec<_> = held.into_iter().chain(unknown).collect();
         let beat = executor_message::Body::Heartbeat(v1::Heartbeat { number: 1, held, ..Default::default() });
-        within("the session to end", async {
-            while self.sender.send(v1::ExecutorMessage { body: Some(beat.clone()) }).await.is_ok() {}
+        until("the session to end", async || {
+            // No room, or nobody who listens: the session is about to be over.
+            let _ = self.sender.try_send(v1::ExecutorMessage { body: Some(beat.clone()) });
+            (!master.has_connected_executor().await).then_some(())
         })
         .await;
     }

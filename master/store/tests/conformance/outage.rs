@@ -233,6 +233,40 @@ pub(crate) async fn a_batch_survives_an_outage(place: Place) {
     assert_eq!(store.leadership().await.unwrap().seq, 2);
 }
 
+/// The server says that its disk is full, as it does when a table cannot grow: the batch is kept until there is room.
+pub(crate) async fn a_batch_survives_a_full_disk(place: Place) {
+    let store = place.open().await;
+    let mut writer = ready(&store).await;
+    let (fill, make_room): (&[&str], &str) = match place.engine {
+        Engine::Postgres => (
+            &[
+                "CREATE FUNCTION fill() RETURNS trigger LANGUAGE plpgsql AS \
+                 $$ BEGIN RAISE EXCEPTION 'no space left on device' USING ERRCODE = '53100'; END $$",
+                "CREATE TRIGGER full_disk BEFORE INSERT ON run EXECUTE FUNCTION fill()",
+            ],
+            "DROP TRIGGER full_disk ON run",
+        ),
+        Engine::Sqlite | Engine::MariaDb => (
+            &["CREATE TRIGGER full_disk BEFORE INSERT ON run FOR EACH ROW \
+               SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 1114, MESSAGE_TEXT = 'The table is full'"],
+            "DROP TRIGGER full_disk",
+        ),
+    };
+    for sql in fill {
+        place.tamper((*sql).to_owned()).await;
+    }
+    let refusal = writer.commit_changes(&[new_run(2, "flow")]).await.unwrap_err();
+    assert!(matches!(refusal, CommitError::DiskFull(_)), "{refusal:?}");
+    assert!(!refusal.ends_term() && !refusal.is_fenced());
+    let refusal = writer.retry().await.unwrap_err();
+    assert!(matches!(refusal, CommitError::DiskFull(_)), "{refusal:?}");
+    assert_eq!(store.leadership().await.unwrap().seq, 1, "nothing was written");
+    place.tamper(make_room.to_owned()).await;
+    assert_eq!(writer.retry().await.unwrap().seq, 2);
+    assert_eq!(store.load().await.unwrap().snapshot.runs.len(), 2);
+    assert_eq!(writer.commit_changes(&[new_run(3, "flow")]).await.unwrap(), 3, "the writer goes on");
+}
+
 /// After a fail-over of the database what was committed last may be missing: the next leader loads what is there.
 pub(crate) async fn another_system_in_the_place_of_the_first_ends_the_term(place: Place) {
     let store = place.open().await;
