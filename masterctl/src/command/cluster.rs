@@ -9,7 +9,7 @@ use crate::{
     cli::Global,
     client,
     failure::Failure,
-    output::{Printable, one_line, print, time, time_value},
+    output::{Printable, one_line, print, time_value},
 };
 
 pub(super) async fn status(global: &Global) -> Result<(), Failure> {
@@ -58,11 +58,6 @@ impl Printable for Adopted {
     }
 }
 
-fn schedules(cluster: &v1::GetClusterResponse) -> String {
-    let paused = |since| format!("all paused since {} by schedules_paused", time(Some(since)));
-    cluster.schedules_paused_since.map_or_else(|| "as defined".to_owned(), paused)
-}
-
 struct Status(v1::GetClusterResponse);
 
 impl Printable for Status {
@@ -97,15 +92,15 @@ impl Printable for Status {
             rows.extend([
                 ("unfinished runs", cluster.runs_live.to_string()),
                 ("live attempts", cluster.attempts_live.to_string()),
-                ("tasks that wait for a place", cluster.ready.to_string()),
+                ("ready tasks", cluster.ready.to_string()),
                 ("executors", parts::executors(cluster)),
-                ("schedules", schedules(cluster)),
             ]);
+            rows.extend(parts::schedule_rows(cluster));
         }
-        rows.extend(cluster.database.iter().map(|database| ("database", parts::database_line(database))));
-        rows.extend(cluster.masters.iter().map(|master| ("master", parts::master_line(master))));
+        rows.extend(cluster.database.iter().flat_map(parts::database_rows));
+        rows.extend(cluster.masters.iter().flat_map(parts::master_rows));
         let members = cluster.etcd.iter().flat_map(|etcd| &etcd.members);
-        rows.extend(members.map(|member| ("etcd", parts::etcd_line(member))));
+        rows.extend(members.flat_map(parts::etcd_rows));
         let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         let line = |(name, value): &(&str, String)| format!("{name:<width$}  {}\n", one_line(value));
         rows.iter().map(line).collect()

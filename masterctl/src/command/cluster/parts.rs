@@ -1,4 +1,7 @@
-//! What a cluster depends on, a line for each part.
+//! What a cluster depends on, some rows for each part.
+//!
+//! A row is a word and what is to be said of it. What would be too long for a narrow terminal goes on in rows without a
+//! word, so that names and addresses stay whole.
 
 use std::time::Duration;
 
@@ -8,8 +11,11 @@ use serde_json::{Value, json};
 
 use crate::output::{time, time_value};
 
+/// A word, empty where the row goes on with the one above, and what is to be said.
+type Row = (&'static str, String);
+
 /// Who leads, and what is wrong.
-pub(super) fn heading(cluster: &v1::GetClusterResponse) -> Vec<(&'static str, String)> {
+pub(super) fn heading(cluster: &v1::GetClusterResponse) -> Vec<Row> {
     let leader = if cluster.holder.is_empty() { "nobody" } else { &cluster.holder };
     let term = if cluster.term == 0 { "not known".to_owned() } else { cluster.term.to_string() };
     let mut rows = vec![("leader", leader.to_owned()), ("term", term)];
@@ -40,14 +46,14 @@ pub(super) fn master(master: &v1::MasterView) -> Value {
     })
 }
 
-pub(super) fn master_line(master: &v1::MasterView) -> String {
+pub(super) fn master_rows(master: &v1::MasterView) -> Vec<Row> {
     let v1::MasterView { name, address, state, version, database_problem } = master;
     let version = if version.is_empty() { String::new() } else { format!(", version {version}") };
-    let problem = match database_problem.as_str() {
-        "" => String::new(),
-        problem => format!(", without its database: {problem}"),
-    };
-    format!("{name} at {address}: {state}{version}{problem}")
+    let mut rows = vec![("master", format!("{name}: {state}{version}")), ("", address.clone())];
+    if !database_problem.is_empty() {
+        rows.push(("", format!("without its database: {database_problem}")));
+    }
+    rows
 }
 
 pub(super) fn etcd(etcd: &v1::EtcdView) -> Value {
@@ -55,12 +61,13 @@ pub(super) fn etcd(etcd: &v1::EtcdView) -> Value {
     json!({ "members": etcd.members.iter().map(one).collect::<Vec<_>>() })
 }
 
-pub(super) fn etcd_line(member: &v1::EtcdMemberView) -> String {
+pub(super) fn etcd_rows(member: &v1::EtcdMemberView) -> [Row; 2] {
     let v1::EtcdMemberView { address, version, problem } = member;
-    match problem.as_str() {
-        "" => format!("{address}: answers, version {version}"),
-        problem => format!("{address}: does not answer: {problem}"),
-    }
+    let said = match problem.as_str() {
+        "" => format!("answers, version {version}"),
+        problem => format!("does not answer: {problem}"),
+    };
+    [("etcd", address.clone()), ("", said)]
 }
 
 pub(super) fn database(database: &v1::DatabaseView) -> Value {
@@ -76,26 +83,41 @@ pub(super) fn database(database: &v1::DatabaseView) -> Value {
     })
 }
 
-pub(super) fn database_line(database: &v1::DatabaseView) -> String {
-    if !database.problem.is_empty() {
-        let since = time(database.problem_since);
-        return format!("{}: away since {since}: {}", database.name, database.problem);
+pub(super) fn database_rows(database: &v1::DatabaseView) -> Vec<Row> {
+    let mut rows = vec![("database", database.name.clone())];
+    if database.problem.is_empty() {
+        rows.push(("", last_seen(database)));
+    } else {
+        rows.push(("", format!("away since {}", time(database.problem_since))));
+        rows.push(("", database.problem.clone()));
     }
+    rows
+}
+
+/// Says when the database was last seen to work, and how fast it was.
+fn last_seen(database: &v1::DatabaseView) -> String {
     let took = |micros: Option<i64>| {
-        let took = Duration::from_micros(micros.and_then(|micros| u64::try_from(micros).ok()).unwrap_or(0));
+        let micros = micros.and_then(|micros| u64::try_from(micros).ok()).unwrap_or(0);
         // Less than a millisecond says that it is fast, which is all there is to know.
-        ShowDuration(Duration::from_millis(
-            u64::try_from(took.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX),
-        ))
+        ShowDuration(Duration::from_millis(micros.div_ceil(1_000)))
     };
-    let seen = match (database.committed_at, database.answered_at) {
+    match (database.committed_at, database.answered_at) {
         (Some(_), _) => {
-            format!("last commit at {}, which took {}", time(database.committed_at), took(database.commit_us))
+            format!("last commit {} in {}", time(database.committed_at), took(database.commit_us))
         }
         (None, Some(_)) => {
-            format!("last answer at {}, which took {}", time(database.answered_at), took(database.answer_us))
+            format!("last answer {} in {}", time(database.answered_at), took(database.answer_us))
         }
         (None, None) => "nothing was asked yet".to_owned(),
-    };
-    format!("{}: {seen}", database.name)
+    }
+}
+
+pub(super) fn schedule_rows(cluster: &v1::GetClusterResponse) -> Vec<Row> {
+    match cluster.schedules_paused_since {
+        None => vec![("schedules", "as defined".to_owned())],
+        Some(since) => vec![
+            ("schedules", format!("all paused since {}", time(Some(since)))),
+            ("", "by schedules_paused".to_owned()),
+        ],
+    }
 }

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use crate::{
     capability::Need,
-    clock,
     history::Figures,
     network,
     scenario::{Scenario, Stage},
@@ -35,7 +34,8 @@ fn act(scene: &mut Scene<'_>) -> anyhow::Result<()> {
 }
 
 fn judge(scene: &mut Scene<'_>, figures: &Figures) {
-    let took = scene.faults.first().and_then(|at| figures.claimed_after(*at));
-    let is_quick = took.is_some_and(|took| took <= clock::micros(GAP_MAX));
-    scene.expect(is_quick, format!("nobody could lead for {took:?} us, {GAP_MAX:?} are the most"));
+    let took = scene.faults.first().and_then(|at| figures.claimed_after(*at)).map(Duration::from_micros);
+    let said = took.map_or_else(|| "as long as it was watched".to_owned(), |took| format!("{took:.1?}"));
+    let is_quick = took.is_some_and(|took| took <= GAP_MAX);
+    scene.expect(is_quick, format!("nobody could lead for {said}, {GAP_MAX:?} are the most"));
 }
