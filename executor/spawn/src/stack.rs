@@ -66,7 +66,7 @@ impl Stack {
 
 impl Drop for Stack {
     fn drop(&mut self) {
-        // SAFETY: the mapping is ours and no child runs on it: see `Stacks::drop`.
+        // SAFETY: the mapping is ours and no child runs on it: see the drop of `Spawner`.
         unsafe { libc::munmap(self.bottom.cast(), GUARD + STACK) };
     }
 }

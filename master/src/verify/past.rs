@@ -127,6 +127,8 @@ impl Past {
     /// Reads attempts, then tasks, of the runs from `first` to `last` that are in the range.
     async fn read_parts(&mut self, store: &Store, first: RunId, last: RunId) -> Result<(), VerifyError> {
         let attempts = store.attempts_of(first, last, ATTEMPTS_MAX + 1).await?;
+        // Counted with those of runs outside of the range, which lie between: what was cut off is not known to be theirs.
+        let read = attempts.len();
         let found = attempts.into_iter().filter(|row| self.runs.contains_key(&row.attempt.instance.run));
         self.attempts.extend(found.map(|row| (row.attempt, row)));
         // A task that has a row and no attempt costs little.
@@ -135,7 +137,8 @@ impl Past {
         for row in tasks.into_iter().filter(|row| self.runs.contains_key(&row.instance.run)) {
             self.tasks.entry(row.instance.run).or_default().push(row);
         }
-        if self.attempts.len() > ATTEMPTS_MAX as usize || known == 4 * ATTEMPTS_MAX as usize {
+        let most = ATTEMPTS_MAX as usize;
+        if read > most || self.attempts.len() > most || known == 4 * most {
             return Err(VerifyError::TooMany);
         }
         Ok(())
